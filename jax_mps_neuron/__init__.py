@@ -1,0 +1,19 @@
+"""The gradient of a neuron activation, as Apple's MPSMatrixNeuronGradient defines it, for JAX."""
+
+from . import reference
+from .activation import neuron, neuron_gradient
+from .descriptor import Neuron, NeuronType
+from .lowering import set_default_lowering
+from .reference import NeuronGradient
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Neuron",
+    "NeuronGradient",
+    "NeuronType",
+    "neuron",
+    "neuron_gradient",
+    "reference",
+    "set_default_lowering",
+]

@@ -1,0 +1,191 @@
+"""`neuron`, the differentiable activation, and `neuron_gradient`, its gradient as a function."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
+
+from . import primitives, reference
+from .descriptor import Neuron, NeuronType
+from .lowering import resolve
+from .operands import (
+    Operands,
+    as_matrices,
+    as_scalars,
+    as_vectors,
+    compute_dtype,
+    prepare,
+    prepare_gradient,
+)
+from .reference import NeuronGradient
+
+__all__ = ["neuron", "neuron_gradient"]
+
+
+def neuron(
+    x: ArrayLike,
+    neuron: Neuron,
+    bias: ArrayLike | None = None,
+    *,
+    alpha: ArrayLike = 1.0,
+    lowering: str | None = None,
+) -> Array:
+    """The activation y = f(alpha * x + bias).
+
+    Its gradient is Apple's (MPSMatrixNeuronGradient), one custom call for x, bias and slopes together
+    where a kernel can run. Gradients with respect to alpha, a, b and c, which Apple's kernel does not have,
+    are computed only when asked for. In a float16 or bfloat16 x everything is computed in float32.
+
+    Args:
+      x: shape [..., channels], of any rank and size; float32, float16, bfloat16 or float64.
+      neuron: the type f and its parameters. PReLU's slopes have shape [channels], every other
+        parameter has shape [].
+      bias: shape [channels], of any of these dtypes; None for no bias. x may then be a scalar.
+      alpha: a real scalar.
+      lowering: "auto", "custom_call" or "inline"; None for the default (`set_default_lowering`).
+
+    Returns:
+      y, of x's shape and dtype.
+
+    Raises:
+      TypeError: x, bias or slopes are not of a floating dtype, a parameter is not real, or neuron is not
+        a `Neuron`.
+      ValueError: bias or slopes have another length than the channels, a PReLU has none, x is a scalar
+        with a bias, a parameter is not a scalar, or the lowering is unknown.
+    """
+    lowering = resolve(lowering)
+    kind, operands = prepare(x, neuron, bias, alpha)
+    return _neuron(_Static(kind, lowering), *operands)
+
+
+def neuron_gradient(
+    gradient: ArrayLike,
+    x: ArrayLike,
+    neuron: Neuron,
+    bias: ArrayLike | None = None,
+    *,
+    alpha: ArrayLike = 1.0,
+    lowering: str | None = None,
+) -> NeuronGradient:
+    """The gradient of a neuron, as MPSMatrixNeuronGradient computes it.
+
+    With z = alpha * x + bias: data = alpha f'(z) gradient, the bias gradient is the sum over rows of
+    f'(z) gradient, and the slope gradient (PReLU) the sum over rows of gradient z where z < 0.
+
+    Args:
+      gradient: the incoming gradient, with respect to y; x's shape.
+      x, neuron, bias, alpha, lowering: as in `neuron`.
+
+    Returns:
+      NeuronGradient(data, bias, a): data in x's shape and dtype; the bias gradient [channels] in the
+      bias's dtype, None without a bias; the slope gradient [channels] in the slopes' dtype, None unless
+      the type is PRELU.
+
+    Raises:
+      TypeError, ValueError: as `neuron`, and ValueError if gradient has another shape than x.
+    """
+    lowering = resolve(lowering)
+    kind, gradient, operands = prepare_gradient(gradient, x, neuron, bias, alpha)
+    results = primitives.neuron_gradient(
+        as_matrices(gradient),
+        as_matrices(operands.x),
+        as_scalars(operands),
+        as_vectors(operands.bias),
+        as_vectors(operands.slope),
+        kind=kind,
+        bias_gradient=operands.bias is not None,
+        slope_gradient=operands.slope is not None,
+        lowering=lowering,
+    )
+    return reference.as_neuron_gradient(results, x, neuron, bias)
+
+
+class _Static(NamedTuple):
+    kind: NeuronType
+    lowering: str
+
+
+@jax.tree_util.register_static
+class _Perturbed(tuple):
+    """Which of the operands are differentiated, on its way from the forward to the backward pass."""
+
+
+def _activate(static: _Static, o: Operands) -> Array:
+    y = primitives.neuron(
+        as_matrices(o.x),
+        as_scalars(o),
+        as_vectors(o.bias),
+        as_vectors(o.slope),
+        kind=static.kind,
+        lowering=static.lowering,
+    )
+    return y.reshape(o.x.shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _neuron(static: _Static, *operands: Any) -> Array:
+    return _activate(static, Operands(*operands))
+
+
+def _neuron_fwd(static: _Static, *operands: Any) -> tuple[Array, Any]:
+    values = Operands(*(None if o is None else o.value for o in operands))
+    perturbed = _Perturbed(o is not None and o.perturbed for o in operands)
+    # Not _neuron: forward over reverse puts tangents on this, which a custom_vjp function refuses.
+    return _activate(static, values), (values, perturbed)
+
+
+def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array | None, ...]:
+    o, perturbed = residuals
+    wanted = Operands(*perturbed)
+    cotangents: dict[str, Array | None] = dict.fromkeys(Operands._fields)
+    if isinstance(gradient, SymbolicZero):
+        return tuple(cotangents.values())
+    if wanted.x or wanted.bias or wanted.slope:
+        data, *sums = primitives.neuron_gradient(
+            as_matrices(gradient),
+            as_matrices(o.x),
+            as_scalars(o),
+            as_vectors(o.bias),
+            as_vectors(o.slope),
+            kind=static.kind,
+            bias_gradient=wanted.bias,
+            slope_gradient=wanted.slope,
+            lowering=static.lowering,
+        )
+        cotangents["x"] = data.reshape(o.x.shape)
+        if wanted.bias:
+            cotangents["bias"] = sums.pop(0)[0]
+        if wanted.slope:
+            cotangents["slope"] = sums.pop(0)[0]
+    scalars = [name for name in ("alpha", "a", "b", "c") if getattr(wanted, name)]
+    if scalars:
+        cotangents.update(_scalar_cotangents(static.kind, o, scalars, gradient))
+    return tuple(cotangents.values())
+
+
+_neuron.defvjp(_neuron_fwd, _neuron_bwd, symbolic_zeros=True)
+
+
+def _scalar_cotangents(
+    kind: NeuronType, o: Operands, names: list[str], gradient: Array
+) -> dict[str, Array]:
+    """Cotangents of the named scalars, from the reference in the compute type."""
+    dtype = compute_dtype(o.x)
+
+    def forward(*scalars: Array) -> Array:
+        at = o._replace(x=o.x.astype(dtype), **dict(zip(names, scalars, strict=True)))
+        return reference.forward(
+            as_matrices(at.x),
+            as_scalars(at),
+            as_vectors(at.bias),
+            as_vectors(at.slope),
+            kind=kind,
+        ).reshape(o.x.shape)
+
+    _, vjp = jax.vjp(forward, *(getattr(o, name) for name in names))
+    return dict(zip(names, vjp(gradient.astype(dtype)), strict=True))

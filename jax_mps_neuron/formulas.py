@@ -1,0 +1,173 @@
+"""f and f' of each neuron type, in jnp: the twin of ``kernels/neuron_math.h``.
+
+Sources: MPSCNNNeuronType.h for f, the table of MPSCNNNeuronGradient in MPSCNNNeuron.h for f'. Where the table is
+ambiguous: HardSigmoid's slope is a where 0 <= a*z + b <= 1; ReLUN's is 0 where z >= b; ReLU, PReLU
+and ELU take the right-hand branch at 0; Absolute's slope is 0 at 0.
+
+z is the neuron's argument, alpha * x + bias, in float32 or float64; a, b and c broadcast against it.
+NaN falls through every comparison to a branch that keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+
+from . import special
+from .descriptor import NeuronType
+
+__all__ = ["derivative", "slope_derivative", "value"]
+
+
+class _Formula(NamedTuple):
+    value: Callable[[Array, Array, Array, Array], Array]
+    derivative: Callable[[Array, Array, Array, Array], Array]
+
+
+def _relu(z: Array, a: Array, b: Array, c: Array) -> Array:
+    return jnp.where(z >= 0, z, a * z)
+
+
+def _relu_derivative(z: Array, a: Array, b: Array, c: Array) -> Array:
+    return jnp.where(z >= 0, 1.0, a)
+
+
+def _clamp_to_unit(u: Array) -> Array:
+    return jnp.where(u < 0, 0.0, jnp.where(u > 1, 1.0, u))
+
+
+def _in_unit(a: Array, b: Array, z: Array) -> Array:
+    # 0 <= a*z + b <= 1, without a sum whose rounding would depend on whether XLA fuses it.
+    u = a * z
+    return (u >= -b) & (u <= 1.0 - b)
+
+
+def _negative(z: Array) -> Array:
+    """z where it is negative (or NaN), else 0: what only the left-hand branch may see."""
+    return jnp.where(z >= 0, 0.0, z)
+
+
+def _power(z: Array, a: Array, b: Array, c: Array) -> Array:
+    return jnp.power(a * z + b, c)
+
+
+def _base(c: Array) -> tuple[Array, Array, Array]:
+    """Whether c stands for e, c with that made harmless, and the logarithm of the base."""
+    natural = c == -1.0
+    base = jnp.where(natural, 2.0, c)
+    return natural, base, jnp.where(natural, 1.0, jnp.log(base))
+
+
+def _exponential(z: Array, a: Array, b: Array, c: Array) -> Array:
+    natural, base, _ = _base(c)
+    u = a * z + b
+    return jnp.where(natural, jnp.exp(u), jnp.power(base, u))
+
+
+_FORMULAS: dict[NeuronType, _Formula] = {
+    NeuronType.NONE: _Formula(
+        lambda z, a, b, c: z,
+        lambda z, a, b, c: jnp.ones_like(z),
+    ),
+    NeuronType.RELU: _Formula(_relu, _relu_derivative),
+    NeuronType.LINEAR: _Formula(
+        lambda z, a, b, c: a * z + b,
+        lambda z, a, b, c: a,
+    ),
+    NeuronType.SIGMOID: _Formula(
+        lambda z, a, b, c: jax.nn.sigmoid(z),
+        lambda z, a, b, c: special.logistic_derivative(z),
+    ),
+    NeuronType.HARD_SIGMOID: _Formula(
+        lambda z, a, b, c: _clamp_to_unit(a * z + b),
+        lambda z, a, b, c: jnp.where(_in_unit(a, b, z), a, 0.0),
+    ),
+    NeuronType.TANH: _Formula(
+        lambda z, a, b, c: a * jnp.tanh(b * z),
+        # 1 - tanh^2(u) = 4 e^2u / (e^2u + 1)^2, which does not cancel for large u.
+        lambda z, a, b, c: a * b * (4.0 * special.logistic_derivative(2.0 * (b * z))),
+    ),
+    NeuronType.ABSOLUTE: _Formula(
+        lambda z, a, b, c: jnp.abs(z),
+        lambda z, a, b, c: jnp.where(z > 0, 1.0, jnp.where(z < 0, -1.0, z)),
+    ),
+    NeuronType.SOFTPLUS: _Formula(
+        lambda z, a, b, c: a * special.softplus(b * z),
+        lambda z, a, b, c: a * b * jax.nn.sigmoid(b * z),
+    ),
+    NeuronType.SOFTSIGN: _Formula(
+        lambda z, a, b, c: z / (1.0 + jnp.abs(z)),
+        lambda z, a, b, c: (1.0 / (1.0 + jnp.abs(z))) ** 2,
+    ),
+    NeuronType.ELU: _Formula(
+        lambda z, a, b, c: jnp.where(z >= 0, z, a * special.expm1_negative(_negative(z))),
+        lambda z, a, b, c: jnp.where(z >= 0, 1.0, a * jnp.exp(_negative(z))),
+    ),
+    NeuronType.PRELU: _Formula(_relu, _relu_derivative),
+    NeuronType.RELUN: _Formula(
+        lambda z, a, b, c: jnp.where(_relu(z, a, b, c) >= b, b, _relu(z, a, b, c)),
+        lambda z, a, b, c: jnp.where(z >= b, 0.0, _relu_derivative(z, a, b, c)),
+    ),
+    NeuronType.POWER: _Formula(
+        _power,
+        lambda z, a, b, c: a * c * _power(z, a, b, c - 1.0),
+    ),
+    NeuronType.EXPONENTIAL: _Formula(
+        _exponential,
+        lambda z, a, b, c: a * _base(c)[2] * _exponential(z, a, b, c),
+    ),
+    NeuronType.LOGARITHM: _Formula(
+        lambda z, a, b, c: jnp.log(a * z + b) / _base(c)[2],
+        lambda z, a, b, c: a / (_base(c)[2] * (a * z + b)),
+    ),
+    NeuronType.GELU: _Formula(
+        lambda z, a, b, c: z * special.normal_cdf(z),
+        lambda z, a, b, c: special.normal_cdf(z) + z * special.normal_pdf(z),
+    ),
+}
+
+
+def derivative(kind: NeuronType, z: Array, a: Array, b: Array, c: Array) -> Array:
+    """f'(z), in the shape of z."""
+    return jnp.broadcast_to(_FORMULAS[kind].derivative(z, a, b, c), z.shape)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def value(kind: NeuronType, z: Array, a: Array, b: Array, c: Array) -> Array:
+    """f(z), in the shape of z. Its derivative with respect to z is `derivative`, kinks included."""
+    return _FORMULAS[kind].value(z, a, b, c)
+
+
+def _value_jvp(kind: NeuronType, primals: tuple, tangents: tuple) -> tuple[Array, Any]:
+    z, *parameters = primals
+    dz, *rest = tangents
+    tangent = None if isinstance(dz, SymbolicZero) else derivative(kind, z, *parameters) * dz
+    moving = [i for i, t in enumerate(rest) if not isinstance(t, SymbolicZero)]
+    if moving:
+
+        def of_moving(*values: Array) -> Array:
+            at = list(parameters)
+            for i, v in zip(moving, values, strict=True):
+                at[i] = v
+            return _FORMULAS[kind].value(z, *at)
+
+        _, of_parameters = jax.jvp(
+            of_moving, [parameters[i] for i in moving], [rest[i] for i in moving]
+        )
+        tangent = of_parameters if tangent is None else tangent + of_parameters
+    primal = value(kind, *primals)
+    return primal, jnp.zeros_like(primal) if tangent is None else tangent
+
+
+value.defjvp(_value_jvp, symbolic_zeros=True)
+
+
+def slope_derivative(z: Array) -> Array:
+    """PReLU's df/da, z where z < 0 and else 0, which the slope gradient sums."""
+    return jnp.where(z < 0, z, 0.0)

@@ -1,0 +1,107 @@
+"""Finds the compiled library and registers its targets with XLA's CPU backend."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from ._compat import ffi
+
+__all__ = ["isa", "isas", "library", "problem", "use_isa"]
+
+_ISA_ENVIRONMENT = "JAX_MPS_NEURON_ISA"
+_TARGETS = {
+    "jax_mps_neuron.neuron": "jmn_neuron",
+    "jax_mps_neuron.neuron_gradient": "jmn_neuron_gradient",
+}
+
+
+class _Unusable(Exception):
+    pass
+
+
+def library() -> ctypes.CDLL | None:
+    """The library with its targets registered; None if it cannot be used here."""
+    return _load()[0]
+
+
+def problem() -> str:
+    """Why the library cannot be used; empty if it can."""
+    return _load()[1]
+
+
+def isas() -> list[str]:
+    """The instruction sets of the library that this CPU has, newest first."""
+    lib = library()
+    names: list[str] = []
+    while lib is not None and (name := lib.jmn_isa(len(names))):
+        names.append(name.decode())
+    return names
+
+
+def isa() -> str:
+    """The instruction set in use."""
+    lib = library()
+    return "" if lib is None else lib.jmn_current_isa().decode()
+
+
+def use_isa(name: str, argument: str = "name") -> None:
+    """Uses the kernels of another instruction set from now on."""
+    known = isas()
+    if name not in known:
+        raise ValueError(f"{argument} is {name!r}; on this machine it may be one of {known}")
+    library().jmn_use_isa(name.encode())  # type: ignore[union-attr]
+
+
+@lru_cache(maxsize=None)
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    try:
+        lib = _open()
+        _check_version(lib)
+    except _Unusable as error:
+        return None, str(error)
+    for target, symbol in _TARGETS.items():
+        ffi.register_ffi_target(target, ffi.pycapsule(getattr(lib, symbol)), platform="cpu")
+    return lib, ""
+
+
+def _open() -> ctypes.CDLL:
+    name = "libjax_mps_neuron" + (".dylib" if sys.platform == "darwin" else ".so")
+    # An editable install keeps the library apart from the sources; both are on the package's path.
+    folders = sys.modules[__package__].__path__
+    path = next((p for p in (Path(f) / name for f in folders) if p.exists()), None)
+    if path is None:
+        raise _Unusable("the native library was not built (no compiler at installation)")
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise _Unusable(f"the native library does not load: {error}") from error
+    lib.jmn_isa.restype = ctypes.c_char_p
+    lib.jmn_current_isa.restype = ctypes.c_char_p
+    return lib
+
+
+def _check_version(lib: ctypes.CDLL) -> None:
+    """Raises if jaxlib would refuse the handlers, which would cost JAX its whole CPU backend."""
+    ours = lib.jmn_ffi_api_major(), lib.jmn_ffi_api_minor()
+    header = Path(ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
+    text = header.read_text() if header.exists() else ""
+    found = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", text) for part in ("MAJOR", "MINOR")]
+    if not all(found):
+        raise _Unusable(f"jaxlib does not tell its FFI version in {header}")
+    theirs = tuple(int(match.group(1)) for match in found if match)
+    if ours[0] != theirs[0] or ours[1] > theirs[1]:
+        raise _Unusable(
+            "the native library was built for a newer jaxlib (FFI API {}.{}) than this one ({}.{})"
+            .format(*ours, *theirs)
+        )
+
+
+# Loaded with the package: a program that was exported, or compiled in another process, runs without being
+# lowered here.
+if library() is not None and (_requested := os.environ.get(_ISA_ENVIRONMENT)):
+    use_isa(_requested, _ISA_ENVIRONMENT)

@@ -1,0 +1,140 @@
+"""The neuron and its gradient in pure ``jax.numpy``: no custom call, differentiable in either mode.
+
+`neuron` and `neuron_gradient` here take and return what their namesakes in ``jax_mps_neuron`` do. They are
+what those run where no kernel can, and what the kernels are tested against.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from . import formulas
+from .descriptor import Neuron, NeuronType
+from .operands import (
+    as_matrices,
+    as_scalars,
+    as_vectors,
+    compute_dtype,
+    prepare,
+    prepare_gradient,
+)
+
+__all__ = ["NeuronGradient", "neuron", "neuron_gradient"]
+
+
+class NeuronGradient(NamedTuple):
+    """Gradients of a neuron.
+
+    Attributes:
+      data: with respect to x; its shape and dtype.
+      bias: with respect to the bias, shape [channels], its dtype; None without a bias.
+      a: with respect to PReLU's slopes, shape [channels], their dtype; None for other types.
+    """
+
+    data: Array
+    bias: Array | None
+    a: Array | None
+
+
+def neuron(
+    x: ArrayLike, neuron: Neuron, bias: ArrayLike | None = None, *, alpha: ArrayLike = 1.0
+) -> Array:
+    """y = f(alpha * x + bias); see `jax_mps_neuron.neuron`."""
+    kind, operands = prepare(x, neuron, bias, alpha)
+    y = forward(
+        as_matrices(operands.x),
+        as_scalars(operands),
+        as_vectors(operands.bias),
+        as_vectors(operands.slope),
+        kind=kind,
+    )
+    return y.reshape(operands.x.shape)
+
+
+def neuron_gradient(
+    gradient: ArrayLike,
+    x: ArrayLike,
+    neuron: Neuron,
+    bias: ArrayLike | None = None,
+    *,
+    alpha: ArrayLike = 1.0,
+) -> NeuronGradient:
+    """The gradient as a function; see `jax_mps_neuron.neuron_gradient`."""
+    kind, gradient, operands = prepare_gradient(gradient, x, neuron, bias, alpha)
+    results = backward(
+        as_matrices(gradient),
+        as_matrices(operands.x),
+        as_scalars(operands),
+        as_vectors(operands.bias),
+        as_vectors(operands.slope),
+        kind=kind,
+        bias_gradient=bias is not None,
+        slope_gradient=operands.slope is not None,
+    )
+    return as_neuron_gradient(results, x, neuron, bias)
+
+
+def as_neuron_gradient(
+    results: tuple[Array, ...], x: ArrayLike, neuron: Neuron, bias: ArrayLike | None
+) -> NeuronGradient:
+    """The results of `backward` in the shapes and dtypes of what they are gradients of."""
+    data, *sums = results
+    like = jnp.asarray(x)
+    of_bias = sums.pop(0)[0].astype(jnp.result_type(bias)) if bias is not None else None
+    of_slope = sums.pop(0)[0].astype(jnp.result_type(neuron.a)) if sums else None
+    return NeuronGradient(data.reshape(like.shape).astype(like.dtype), of_bias, of_slope)
+
+
+# The functions of the two primitives: operands in the primitives' shapes (primitives.py).
+
+
+def forward(
+    x: Array, scalars: Array, bias: Array | None, slope: Array | None, *, kind: NeuronType
+) -> Array:
+    """What `neuron_p` computes."""
+    z, _, parameters = _argument(x, scalars, bias, slope)
+    return formulas.value(kind, z, *parameters).astype(x.dtype)
+
+
+def backward(
+    gradient: Array,
+    x: Array,
+    scalars: Array,
+    bias: Array | None,
+    slope: Array | None,
+    *,
+    kind: NeuronType,
+    bias_gradient: bool,
+    slope_gradient: bool,
+) -> tuple[Array, ...]:
+    """What `neuron_gradient_p` computes."""
+    z, alpha, parameters = _argument(x, scalars, bias, slope)
+    g = gradient.astype(z.dtype)
+    d = formulas.derivative(kind, z, *parameters) * g
+    rows = tuple(range(1, x.ndim - 1))
+    results = [(alpha * d).astype(x.dtype)]
+    if bias_gradient:
+        results.append(jnp.sum(d, rows))
+    if slope_gradient:
+        results.append(jnp.sum(g * formulas.slope_derivative(z), rows))
+    return tuple(results)
+
+
+def _argument(
+    x: Array, scalars: Array, bias: Array | None, slope: Array | None
+) -> tuple[Array, Array, tuple[Array, Array, Array]]:
+    """z, alpha and (a, b, c), broadcast against x: [matrices, ..., channels]."""
+    rows = (1,) * (x.ndim - 2)
+
+    def by_channel(v: Array) -> Array:
+        return v.reshape(v.shape[0], *rows, v.shape[1])
+
+    alpha, a, b, c = (by_channel(scalars[:, i : i + 1]) for i in range(4))
+    z = alpha * x.astype(compute_dtype(x))
+    if bias is not None:
+        z = z + by_channel(bias)
+    return z, alpha, (a if slope is None else by_channel(slope), b, c)

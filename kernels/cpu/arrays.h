@@ -1,0 +1,202 @@
+// A whole call: M matrices of [rows, channels], cut into strips that threads work on.
+
+#ifndef CPU_ARRAYS_H
+#define CPU_ARRAYS_H
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "parallel.h"
+#include "strips.h"
+
+namespace jax_mps_neuron {
+
+// An operand with a leading axis of 1 or M: `step` bytes from one matrix to the next, 0 for all the same.
+struct Operand {
+  const char* data = nullptr;
+  int64_t step = 0;
+
+  const char* at(int64_t matrix) const { return data ? data + matrix * step : nullptr; }
+};
+
+struct Arrays {
+  int64_t matrices = 0, rows = 0, channels = 0;
+  int64_t element_size = 0, compute_size = 0;  // bytes of an element, and of what it is computed in
+  Operand gradient, x, scalars, bias, slope;   // absent ones have no data
+  char* result = nullptr;                      // [matrices, rows, channels]
+  char* bias_sum = nullptr;                    // [matrices, channels] in the compute type, or null
+  char* slope_sum = nullptr;                   // likewise
+
+  bool by_column() const { return bias.data || slope.data; }
+  bool sums() const { return bias_sum || slope_sum; }
+};
+
+// Columns a strip spans: their bias, slopes and sums stay in the first-level cache.
+constexpr int64_t kColumns = 1024;
+// Rows a strip spans: long enough that its sums cost nothing, short enough to keep many threads busy
+// and the rounding error of a running sum small.
+constexpr int64_t kRows = 128;
+// Elements below which another thread costs more than it brings (about 10 microseconds of work).
+constexpr int64_t kGrain = 1 << 15;
+
+// How each matrix is cut. A row is `repeat` channels-long rows side by side, so that few channels still
+// make long inner loops; the rows left over by that are the tail, done with the last strip. The cut
+// depends on shapes alone: sums do not depend on the number of threads.
+struct Cut {
+  explicit Cut(const Arrays& a) {
+    const bool flat = !a.by_column();
+    const int64_t elements = a.rows * a.channels;
+    repeat = flat ? 1 : std::max<int64_t>(1, std::min(kColumns / a.channels, a.rows));
+    width = flat ? elements : repeat * a.channels;
+    rows = flat ? 1 : a.rows / repeat;
+    tail = flat ? 0 : a.rows % repeat * a.channels;
+    tile = flat ? kColumns * kRows / 2 : kColumns;
+    tiles = (width + tile - 1) / tile;
+    strips = (rows + kRows - 1) / kRows;
+  }
+
+  int64_t repeat, width, rows, tail;
+  int64_t tile, tiles, strips;
+};
+
+// The working memory of a thread.
+struct Columns {
+  alignas(64) char bias[kColumns * sizeof(double)];
+  alignas(64) char slope[kColumns * sizeof(double)];
+  alignas(64) char bias_sum[kColumns * sizeof(double)];
+  alignas(64) char slope_sum[kColumns * sizeof(double)];
+};
+
+// Columns [first, first + width) of a per-channel operand, repeated; zeros if it is absent.
+inline const void* columns(const char* channels, char* space, const Cut& cut, const Arrays& a,
+                           int64_t first, int64_t width) {
+  if (channels && cut.repeat == 1) return channels + first * a.compute_size;
+  if (!channels) {
+    std::memset(space, 0, width * a.compute_size);
+    return space;
+  }
+  const int64_t bytes = a.channels * a.compute_size;
+  for (int64_t i = 0; i < cut.repeat; ++i) std::memcpy(space + i * bytes, channels, bytes);
+  return space;
+}
+
+// sums[j] = the `repeat` sums of channel j, added.
+template <typename T>
+void fold(const char* repeated, char* sums, int64_t repeat, int64_t width) {
+  const T* from = reinterpret_cast<const T*>(repeated);
+  T* to = reinterpret_cast<T*>(sums);
+  std::memcpy(to, from, width * sizeof(T));
+  for (int64_t i = 1; i < repeat; ++i) {
+    for (int64_t j = 0; j < width; ++j) to[j] += from[i * width + j];
+  }
+}
+
+// sums[m, j] = partials[m, :, j], added in double.
+template <typename T>
+void add_strips(const char* partials, char* sums, int64_t strips, const Arrays& a, int64_t first,
+                int64_t last) {
+  const int64_t channels = a.channels;
+  double total[kColumns];
+  for (int64_t m = first; m < last; ++m) {
+    const T* from = reinterpret_cast<const T*>(partials) + m * strips * channels;
+    T* to = reinterpret_cast<T*>(sums) + m * channels;
+    for (int64_t begin = 0; begin < channels; begin += kColumns) {
+      const int64_t width = std::min(kColumns, channels - begin);
+      std::fill_n(total, width, 0.0);
+      for (int64_t i = 0; i < strips; ++i) {
+        for (int64_t j = 0; j < width; ++j) total[j] += from[i * channels + begin + j];
+      }
+      for (int64_t j = 0; j < width; ++j) to[begin + j] = static_cast<T>(total[j]);
+    }
+  }
+}
+
+// Runs `kernel` over the arrays, sums of type T. Returns false if memory for the strips' sums, at most
+// 1/kRows of the result, cannot be had.
+template <typename T, typename Pool>
+bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
+  if (a.matrices == 0 || a.channels == 0 || a.rows == 0) {
+    const int64_t bytes = a.matrices * a.channels * a.compute_size;
+    if (a.bias_sum) std::memset(a.bias_sum, 0, bytes);
+    if (a.slope_sum) std::memset(a.slope_sum, 0, bytes);
+    return true;
+  }
+  const Cut cut(a);
+
+  // Sums of each strip, [matrices, strips, channels]; a single strip writes the results themselves.
+  std::unique_ptr<char[]> partials;
+  char* bias_sums = a.bias_sum;
+  char* slope_sums = a.slope_sum;
+  if (a.sums() && cut.strips > 1) {
+    const int64_t bytes = a.matrices * cut.strips * a.channels * a.compute_size;
+    partials.reset(new (std::nothrow) char[2 * bytes]);
+    if (!partials) return false;
+    if (bias_sums) bias_sums = partials.get();
+    if (slope_sums) slope_sums = partials.get() + bytes;
+  }
+
+  auto run_strip = [&](int64_t matrix, int64_t strip, int64_t tile, Columns& space) {
+    const int64_t first = tile * cut.tile;
+    const int64_t width = std::min(cut.tile, cut.width - first);
+    const int64_t row = strip * kRows;
+    const int64_t offset = matrix * a.rows * a.channels + row * cut.width + first;
+    auto at = [&](const Operand& operand) {
+      return operand.data ? operand.at(matrix) + (row * cut.width + first) * a.element_size : nullptr;
+    };
+    Strip s{};
+    s.gradient = at(a.gradient);
+    s.x = at(a.x);
+    s.result = a.result + offset * a.element_size;
+    if (a.bias.data || a.sums()) {
+      s.bias = columns(a.bias.at(matrix), space.bias, cut, a, first, width);
+    }
+    if (a.slope.data) s.slope = columns(a.slope.at(matrix), space.slope, cut, a, first, width);
+    if (a.sums()) {
+      std::memset(s.bias_sum = space.bias_sum, 0, width * a.compute_size);
+      if (a.slope.data) std::memset(s.slope_sum = space.slope_sum, 0, width * a.compute_size);
+    }
+    s.scalars = a.scalars.at(matrix);
+    s.rows = std::min(kRows, cut.rows - row);
+    s.width = width;
+    s.stride = cut.width;
+    kernel(s);
+
+    if (cut.tail && strip == cut.strips - 1) {
+      const int64_t skip = s.rows * cut.width * a.element_size;
+      if (s.gradient) s.gradient = static_cast<const char*>(s.gradient) + skip;
+      s.x = static_cast<const char*>(s.x) + skip;
+      s.result = static_cast<char*>(s.result) + skip;
+      s.rows = 1;
+      s.width = cut.tail;
+      kernel(s);
+    }
+
+    const int64_t sum = ((matrix * cut.strips + strip) * a.channels + first) * a.compute_size;
+    const int64_t folded = width / cut.repeat;
+    if (bias_sums) fold<T>(space.bias_sum, bias_sums + sum, cut.repeat, folded);
+    if (slope_sums) fold<T>(space.slope_sum, slope_sums + sum, cut.repeat, folded);
+  };
+
+  const int64_t units = a.matrices * cut.strips * cut.tiles;
+  const int64_t elements = a.matrices * a.rows * a.channels;
+  parallel_for(pool, units, kGrain * units / elements, [&](int64_t begin, int64_t end) {
+    Columns space;
+    for (int64_t i = begin; i < end; ++i) {
+      run_strip(i / cut.tiles / cut.strips, i / cut.tiles % cut.strips, i % cut.tiles, space);
+    }
+  });
+  if (partials) {
+    parallel_for(pool, a.matrices, kGrain / (cut.strips * a.channels), [&](int64_t begin, int64_t end) {
+      if (bias_sums) add_strips<T>(bias_sums, a.bias_sum, cut.strips, a, begin, end);
+      if (slope_sums) add_strips<T>(slope_sums, a.slope_sum, cut.strips, a, begin, end);
+    });
+  }
+  return true;
+}
+
+}  // namespace jax_mps_neuron
+
+#endif  // CPU_ARRAYS_H

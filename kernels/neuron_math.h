@@ -1,0 +1,271 @@
+// f and f' of every neuron type, one element at a time, after Apple's tables
+// (MPSCNNNeuronType.h for f, MPSCNNNeuronGradient in MPSCNNNeuron.h for f').
+//
+// This file is compiled as C++, as CUDA and as Metal, and keeps to what all three allow: no pointers,
+// no references, no inheritance, no double literals. It includes nothing. Before it, namespace
+// NEURON_NAMESPACE must declare for each T in use (float; in C++ also double) the elementary functions
+//   exp, expm1 (used for x <= 0), log, pow, tanh
+// and for double, whose accuracy the polynomials below do not reach, also
+//   log1p_unit, normal_tail, inverse_sqrt_2pi.
+
+#ifndef NEURON_MATH_H
+#define NEURON_MATH_H
+
+#ifndef NEURON_NAMESPACE
+#define NEURON_NAMESPACE neuron
+#endif
+
+#ifndef NEURON_INLINE
+#define NEURON_INLINE static inline
+#endif
+
+namespace NEURON_NAMESPACE {
+
+// ---- special functions ------------------------------------------------------------------------
+
+// log(1 + x) on [0, 1]. With s = x / (2 + x) it is 2 atanh(s), and atanh(s) / s is a polynomial in
+// s^2 on [0, 1/9]: minimax in relative error, 4e-9.
+NEURON_INLINE float log1p_unit(float x) {
+  float s = x / (2.0f + x);
+  float q = s * s;
+  float p = 0.140891626f;
+  p = p * q + 0.139803022f;
+  p = p * q + 0.200124547f;
+  p = p * q + 0.333331585f;
+  p = p * q + 1.0f;
+  return 2.0f * s * p;
+}
+
+// Phi(-r) for r >= 0, given e = exp(-r^2 / 2). Phi(-r) / e is half the scaled complementary error
+// function of r / sqrt(2); with t = 1 / (1 + 0.3125 r) it is t times a polynomial in t, minimax in
+// relative error on 0 <= r <= 14.5, 1e-8. The tail keeps its relative accuracy where 1 + erf cancels.
+NEURON_INLINE float normal_tail(float r, float e) {
+  float t = 1.0f / (1.0f + 0.3125f * r);
+  float p = -0.0190283358f;
+  p = p * t + 0.0914462209f;
+  p = p * t - 0.151106492f;
+  p = p * t + 0.0742964968f;
+  p = p * t - 0.00252952473f;
+  p = p * t + 0.0555276945f;
+  p = p * t + 0.0900960863f;
+  p = p * t + 0.111881986f;
+  p = p * t + 0.12475051f;
+  p = p * t + 0.12466535f;
+  return e * (p * t);
+}
+
+NEURON_INLINE float inverse_sqrt_2pi(float) { return 0.398942280f; }
+
+template <typename T>
+NEURON_INLINE T magnitude(T z) {
+  return z < T(0) ? -z : z;
+}
+
+// The logistic function 1 / (1 + e^-z).
+template <typename T>
+NEURON_INLINE T logistic(T z) {
+  T e = exp(-magnitude(z));
+  T r = T(1) / (T(1) + e);
+  return z >= T(0) ? r : e * r;
+}
+
+// Its derivative, e^z / (e^z + 1)^2, which is even in z.
+template <typename T>
+NEURON_INLINE T logistic_derivative(T z) {
+  T e = exp(-magnitude(z));
+  T r = T(1) / (T(1) + e);
+  return e * r * r;
+}
+
+// ---- neuron types -----------------------------------------------------------------------------
+// z is the argument alpha * x + bias. NaN falls through every comparison to a branch that keeps it.
+
+template <typename T>
+struct Parameters {
+  T a, b, c;
+};
+
+struct None {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T>) { return z; }
+  template <typename T>
+  NEURON_INLINE T derivative(T, Parameters<T>) { return T(1); }
+};
+
+struct Relu {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return z >= T(0) ? z : p.a * z; }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return z >= T(0) ? T(1) : p.a; }
+};
+
+struct Linear {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return p.a * z + p.b; }
+  template <typename T>
+  NEURON_INLINE T derivative(T, Parameters<T> p) { return p.a; }
+};
+
+struct Sigmoid {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T>) { return logistic(z); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T>) { return logistic_derivative(z); }
+};
+
+// The slope is a where 0 <= a*z + b <= 1. Comparing a*z with the bounds less b keeps the edges where
+// the parameters put them, whether or not the compiler fuses a*z + b into one rounding.
+struct HardSigmoid {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) {
+    T u = p.a * z + p.b;
+    return u < T(0) ? T(0) : (u > T(1) ? T(1) : u);
+  }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) {
+    T u = p.a * z;
+    return (u >= -p.b && u <= T(1) - p.b) ? p.a : T(0);
+  }
+};
+
+// 1 - tanh^2(u) is 4 e^2u / (e^2u + 1)^2, which does not cancel for large u.
+struct Tanh {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return p.a * tanh(p.b * z); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) {
+    return p.a * p.b * (T(4) * logistic_derivative(T(2) * (p.b * z)));
+  }
+};
+
+struct Absolute {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T>) { return magnitude(z); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T>) {
+    return z > T(0) ? T(1) : (z < T(0) ? T(-1) : z);  // z is 0 or NaN here
+  }
+};
+
+struct Softplus {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) {
+    T u = p.b * z;
+    return p.a * ((u > T(0) ? u : T(0)) + log1p_unit(exp(-magnitude(u))));
+  }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a * p.b * logistic(p.b * z); }
+};
+
+struct Softsign {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T>) { return z / (T(1) + magnitude(z)); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T>) {
+    T r = T(1) / (T(1) + magnitude(z));
+    return r * r;
+  }
+};
+
+struct Elu {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return z >= T(0) ? z : p.a * expm1(z); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return z >= T(0) ? T(1) : p.a * exp(z); }
+};
+
+// ReLU with its own a for each channel.
+struct Prelu {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return Relu::value(z, p); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return Relu::derivative(z, p); }
+  // df/da, which the slope gradient sums over the rows.
+  template <typename T>
+  NEURON_INLINE T slope_derivative(T z) { return z < T(0) ? z : T(0); }
+};
+
+struct Relun {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) {
+    T r = z >= T(0) ? z : p.a * z;
+    return r >= p.b ? p.b : r;
+  }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) {
+    return z >= p.b ? T(0) : (z >= T(0) ? T(1) : p.a);
+  }
+};
+
+struct Power {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return pow(p.a * z + p.b, p.c); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) {
+    return p.a * p.c * pow(p.a * z + p.b, p.c - T(1));
+  }
+};
+
+struct Exponential {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return pow(p.c, p.a * z + p.b); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a * log(p.c) * value(z, p); }
+};
+
+struct NaturalExponential {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return exp(p.a * z + p.b); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a * value(z, p); }
+};
+
+struct Logarithm {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return log(p.a * z + p.b) / log(p.c); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a / (log(p.c) * (p.a * z + p.b)); }
+};
+
+struct NaturalLogarithm {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return log(p.a * z + p.b); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a / (p.a * z + p.b); }
+};
+
+// f = z Phi(z) and f' = Phi(z) + z phi(z), with the normal distribution function Phi and its
+// density phi. Both come from one exponential.
+struct Gelu {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T>) {
+    T r = magnitude(z);
+    T tail = normal_tail(r, exp(T(-0.5f) * r * r));
+    return z * (z >= T(0) ? T(1) - tail : tail);
+  }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T>) {
+    T r = magnitude(z);
+    T e = exp(T(-0.5f) * r * r);
+    T tail = normal_tail(r, e);
+    return (z >= T(0) ? T(1) - tail : tail) + z * (e * inverse_sqrt_2pi(z));
+  }
+};
+
+// What a type becomes when its c is -1, Apple's sign for base e.
+template <typename Op>
+struct Natural { using Type = Op; };
+template <>
+struct Natural<Exponential> { using Type = NaturalExponential; };
+template <>
+struct Natural<Logarithm> { using Type = NaturalLogarithm; };
+
+}  // namespace NEURON_NAMESPACE
+
+// X(raw value, struct), in the order of MPSCNNNeuronType.
+#define NEURON_TYPES(X)                                                                          \
+  X(0, None) X(1, Relu) X(2, Linear) X(3, Sigmoid) X(4, HardSigmoid) X(5, Tanh) X(6, Absolute)   \
+  X(7, Softplus) X(8, Softsign) X(9, Elu) X(10, Prelu) X(11, Relun) X(12, Power)                 \
+  X(13, Exponential) X(14, Logarithm) X(15, Gelu)
+
+#endif  // NEURON_MATH_H
