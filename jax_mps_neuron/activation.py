@@ -13,15 +13,7 @@ from jax.typing import ArrayLike
 from . import primitives, reference
 from .descriptor import Neuron, NeuronType
 from .lowering import resolve
-from .operands import (
-    Operands,
-    as_matrices,
-    as_scalars,
-    as_vectors,
-    compute_dtype,
-    prepare,
-    prepare_gradient,
-)
+from .operands import Operands, as_scalars, compute_dtype, prepare, prepare_gradient
 from .reference import NeuronGradient
 
 __all__ = ["neuron", "neuron_gradient"]
@@ -92,11 +84,11 @@ def neuron_gradient(
     lowering = resolve(lowering)
     kind, gradient, operands = prepare_gradient(gradient, x, neuron, bias, alpha)
     results = primitives.neuron_gradient(
-        as_matrices(gradient),
-        as_matrices(operands.x),
+        gradient,
+        operands.x,
         as_scalars(operands),
-        as_vectors(operands.bias),
-        as_vectors(operands.slope),
+        operands.bias,
+        operands.slope,
         kind=kind,
         bias_gradient=operands.bias is not None,
         slope_gradient=operands.slope is not None,
@@ -116,15 +108,9 @@ class _Perturbed(tuple):
 
 
 def _activate(static: _Static, o: Operands) -> Array:
-    y = primitives.neuron(
-        as_matrices(o.x),
-        as_scalars(o),
-        as_vectors(o.bias),
-        as_vectors(o.slope),
-        kind=static.kind,
-        lowering=static.lowering,
+    return primitives.neuron(
+        o.x, as_scalars(o), o.bias, o.slope, kind=static.kind, lowering=static.lowering
     )
-    return y.reshape(o.x.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -147,21 +133,21 @@ def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array
         return tuple(cotangents.values())
     if wanted.x or wanted.bias or wanted.slope:
         data, *sums = primitives.neuron_gradient(
-            as_matrices(gradient),
-            as_matrices(o.x),
+            gradient,
+            o.x,
             as_scalars(o),
-            as_vectors(o.bias),
-            as_vectors(o.slope),
+            o.bias,
+            o.slope,
             kind=static.kind,
             bias_gradient=wanted.bias,
             slope_gradient=wanted.slope,
             lowering=static.lowering,
         )
-        cotangents["x"] = data.reshape(o.x.shape)
+        cotangents["x"] = data
         if wanted.bias:
-            cotangents["bias"] = sums.pop(0)[0]
+            cotangents["bias"] = sums.pop(0)
         if wanted.slope:
-            cotangents["slope"] = sums.pop(0)[0]
+            cotangents["slope"] = sums.pop(0)
     scalars = [name for name in ("alpha", "a", "b", "c") if getattr(wanted, name)]
     if scalars:
         cotangents.update(_scalar_cotangents(static.kind, o, scalars, gradient))
@@ -179,13 +165,7 @@ def _scalar_cotangents(
 
     def forward(*scalars: Array) -> Array:
         at = o._replace(x=o.x.astype(dtype), **dict(zip(names, scalars, strict=True)))
-        return reference.forward(
-            as_matrices(at.x),
-            as_scalars(at),
-            as_vectors(at.bias),
-            as_vectors(at.slope),
-            kind=kind,
-        ).reshape(o.x.shape)
+        return reference.forward(at.x, as_scalars(at), at.bias, at.slope, kind=kind)
 
     _, vjp = jax.vjp(forward, *(getattr(o, name) for name in names))
     return dict(zip(names, vjp(gradient.astype(dtype)), strict=True))

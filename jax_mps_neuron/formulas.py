@@ -42,10 +42,10 @@ def _clamp_to_unit(u: Array) -> Array:
     return jnp.where(u < 0, 0.0, jnp.where(u > 1, 1.0, u))
 
 
-def _in_unit(a: Array, b: Array, z: Array) -> Array:
-    # 0 <= a*z + b <= 1, without a sum whose rounding would depend on whether XLA fuses it.
+def _hard_sigmoid_derivative(z: Array, a: Array, b: Array, c: Array) -> Array:
+    # a where 0 <= a*z + b <= 1, without a sum whose rounding would depend on whether XLA fuses it.
     u = a * z
-    return (u >= -b) & (u <= 1.0 - b)
+    return jnp.where(u >= -b, jnp.where(u <= 1.0 - b, a, 0.0), 0.0)
 
 
 def _negative(z: Array) -> Array:
@@ -86,7 +86,7 @@ _FORMULAS: dict[NeuronType, _Formula] = {
     ),
     NeuronType.HARD_SIGMOID: _Formula(
         lambda z, a, b, c: _clamp_to_unit(a * z + b),
-        lambda z, a, b, c: jnp.where(_in_unit(a, b, z), a, 0.0),
+        _hard_sigmoid_derivative,
     ),
     NeuronType.TANH: _Formula(
         lambda z, a, b, c: a * jnp.tanh(b * z),

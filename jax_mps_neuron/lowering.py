@@ -79,8 +79,8 @@ def register(primitive: Primitive, target: str, function: Callable[..., list[Any
     """Gives a primitive its lowering rules.
 
     The rules emit the typed-FFI custom call `target`, with the primitive's operands and results and the
-    int32 attributes ``neuron_type`` and, for the gradient, ``bias_gradient`` and ``slope_gradient``; or
-    `function`, the same in jnp.
+    int32 attributes ``neuron_type``, ``matrix_axes`` and, for the gradient, ``bias_gradient`` and
+    ``slope_gradient``; or `function`, the same in jnp.
 
     JAX calls the first rule for cpu and the second for everything else, so a program exported for several
     platforms takes the route of each. A rule under the name of a plugin that is not there is refused
@@ -98,13 +98,15 @@ def _lower(
     *operands: Any,
     kind: int,
     lowering: str,
-    **sums: bool,
+    **attributes: int,
 ) -> Any:
     if route(platform, lowering)[0] == "inline":
-        inline = partial(function, kind=kind, **sums)
+        inline = partial(function, kind=kind, **attributes)
         return mlir.lower_fun(inline, multiple_results=True)(ctx, *operands)
-    attributes = {"neuron_type": int(kind), **{name: int(value) for name, value in sums.items()}}
     # In a training step nobody reads the incoming gradient after this call, so the data gradient takes
     # its buffer; where someone does, XLA copies it. Forward, x is a residual and stays.
     reuse = target == NEURON_GRADIENT and ctx.avals_in[0].shape == ctx.avals_out[0].shape
-    return custom_call(ctx, target, operands, attributes, aliases={0: 0} if reuse else {})
+    integers = {name: int(value) for name, value in attributes.items()}
+    return custom_call(
+        ctx, target, operands, {"neuron_type": int(kind), **integers}, aliases={0: 0} if reuse else {}
+    )

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from .descriptor import Neuron, NeuronType
 
-__all__ = ["Operands", "as_matrices", "as_scalars", "as_vectors", "prepare", "prepare_gradient"]
+__all__ = ["Operands", "as_scalars", "compute_dtype", "prepare", "prepare_gradient"]
 
 _DTYPES = tuple(jnp.dtype(t) for t in (jnp.float32, jnp.float16, jnp.bfloat16, jnp.float64))
 _DTYPE_NAMES = "float32, float16, bfloat16 or float64"
@@ -79,22 +79,12 @@ def prepare_gradient(
     return kind, gradient, operands
 
 
-def as_matrices(x: Array) -> Array:
-    """[..., channels] as one matrix of the primitives: [1, ..., channels]."""
-    return x[None] if x.ndim else x[None, None]
-
-
-def as_vectors(v: Array | None) -> Array | None:
-    """[channels] as [1, channels]."""
-    return None if v is None else v[None]
-
-
 def as_scalars(operands: Operands) -> Array:
-    """alpha, a, b, c as [1, 4]."""
+    """alpha, a, b, c as one array of shape [4]."""
     scalars = (operands.alpha, operands.a, operands.b, operands.c)
     # Plain numbers become one constant; stacking them with jnp would be four operations.
     numpy = all(isinstance(s, (np.ndarray, np.generic)) for s in scalars)
-    return jnp.asarray(np.stack(scalars)[None]) if numpy else jnp.stack(scalars)[None]
+    return jnp.asarray(np.stack(scalars)) if numpy else jnp.stack(scalars)
 
 
 def _as_array(name: str, value: Any) -> Array:

@@ -4,16 +4,17 @@
 ``neuron_gradient_p``: gradient, x, scalars, [bias], [slope] -> data, [bias gradient], [slope gradient]
 
 ===============  ====================  ==========================================================
-gradient, x      [1|M, *rows, C]       of one dtype: float32, float16, bfloat16 or float64
-scalars          [1|M, 4]              alpha, a, b, c, in the compute type: float32, or float64 for it
-bias, slope      [1|M, C]              in the compute type; slope exactly for PReLU
-y, data          [M, *rows, C]         in x's dtype
-sums             [M, C]                in the compute type
+gradient, x      [*M, *rows, C]        of one dtype: float32, float16, bfloat16 or float64
+scalars          [*M, 4]               alpha, a, b, c, in the compute type: float32, or float64 for it
+bias, slope      [*M, C]               in the compute type; slope exactly for PReLU
+y, data          [*M, *rows, C]        in x's dtype
+sums             [*M, C]               in the compute type
 ===============  ====================  ==========================================================
 
-M is a batch of matrices, as in an MPSMatrix: vmap puts its axis there, so a mapped call is still one
-call. An operand shared by all matrices keeps a leading 1. The rows keep their rank, since flattening
-them here would gather a sharded axis.
+The first `matrix_axes` axes, M, number matrices, as in an MPSMatrix. Each vmap adds one, so a mapped call is
+still one call; an operand shared along one of them has size 1 there. Neither they nor the rows are
+flattened: a reshape here would gather a sharded axis, and between two calls kept apart by an
+optimization barrier XLA's CPU backend makes it a copy. x without channels ([*M]) is one element a matrix.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def neuron(
     lowering: str,
 ) -> Array:
     """Binds `neuron_p`; bias and slope are None where absent."""
-    (y,) = neuron_p.bind(x, scalars, *_present(bias, slope), kind=kind, lowering=lowering)
+    operands = _present(x, scalars, bias, slope)
+    (y,) = neuron_p.bind(*operands, kind=kind, lowering=lowering, matrix_axes=0)
     return y
 
 
@@ -71,14 +73,12 @@ def neuron_gradient(
     """Binds `neuron_gradient_p`; bias and slope are None where absent."""
     return tuple(
         neuron_gradient_p.bind(
-            gradient,
-            x,
-            scalars,
-            *_present(bias, slope),
+            *_present(gradient, x, scalars, bias, slope),
             kind=kind,
             bias_gradient=bias_gradient,
             slope_gradient=slope_gradient,
             lowering=lowering,
+            matrix_axes=0,
         )
     )
 
@@ -94,10 +94,13 @@ def _vectors(kind: NeuronType, operands: Sequence[Any]) -> tuple[Any, Any]:
     return (operands[0] if operands else None), slope
 
 
-def _forward(x: Array, scalars: Array, *vectors: Array, kind: NeuronType, **_: Any) -> list[Array]:
-    """`neuron_p` in jnp, on a primitive's operands."""
-    y = reference.forward(x, scalars, *_vectors(kind, vectors), kind=kind)
-    return [jnp.broadcast_to(y, (_matrices((x, scalars, *vectors)), *x.shape[1:]))]
+def _forward(
+    x: Array, scalars: Array, *vectors: Array, kind: NeuronType, matrix_axes: int, **_: Any
+) -> list[Array]:
+    """`neuron_p` in jnp, on the primitive's operands."""
+    y = reference.forward(x, scalars, *_vectors(kind, vectors), kind=kind, matrix_axes=matrix_axes)
+    matrices = _matrices((x, scalars, *vectors), matrix_axes)
+    return [jnp.broadcast_to(y, (*matrices, *y.shape[matrix_axes:]))]
 
 
 def _backward(
@@ -108,9 +111,10 @@ def _backward(
     kind: NeuronType,
     bias_gradient: bool,
     slope_gradient: bool,
+    matrix_axes: int,
     **_: Any,
 ) -> list[Array]:
-    """`neuron_gradient_p` in jnp, on a primitive's operands."""
+    """`neuron_gradient_p` in jnp, on the primitive's operands."""
     results = reference.backward(
         gradient,
         x,
@@ -119,29 +123,33 @@ def _backward(
         kind=kind,
         bias_gradient=bias_gradient,
         slope_gradient=slope_gradient,
+        matrix_axes=matrix_axes,
     )
-    matrices = _matrices((gradient, x, scalars, *vectors))
-    return [jnp.broadcast_to(r, (matrices, *r.shape[1:])) for r in results]
+    matrices = _matrices((gradient, x, scalars, *vectors), matrix_axes)
+    return [jnp.broadcast_to(r, (*matrices, *r.shape[matrix_axes:])) for r in results]
 
 
 # Abstract evaluation
 
 
-def _matrices(operands: Sequence[Any]) -> Any:
-    """M: what the leading axes of 1 or M broadcast to."""
-    return jnp.broadcast_shapes(*(operand.shape[:1] for operand in operands))[0]
+def _matrices(operands: Sequence[Any], matrix_axes: int) -> tuple[Any, ...]:
+    """M: what the leading axes of the operands broadcast to."""
+    return jnp.broadcast_shapes(*(operand.shape[:matrix_axes] for operand in operands))
 
 
 @neuron_p.def_abstract_eval
-def _neuron_aval(x, scalars, *vectors, **_):
-    return [ShapedArray((_matrices((x, scalars, *vectors)), *x.shape[1:]), x.dtype)]
+def _neuron_aval(x, scalars, *vectors, matrix_axes, **_):
+    matrices = _matrices((x, scalars, *vectors), matrix_axes)
+    return [ShapedArray((*matrices, *x.shape[matrix_axes:]), x.dtype)]
 
 
 @neuron_gradient_p.def_abstract_eval
-def _neuron_gradient_aval(gradient, x, scalars, *vectors, bias_gradient, slope_gradient, **_):
-    matrices = _matrices((gradient, x, scalars, *vectors))
-    sums = ShapedArray((matrices, x.shape[-1]), compute_dtype(x))
-    data = ShapedArray((matrices, *x.shape[1:]), x.dtype)
+def _neuron_gradient_aval(
+    gradient, x, scalars, *vectors, matrix_axes, bias_gradient, slope_gradient, **_
+):
+    matrices = _matrices((gradient, x, scalars, *vectors), matrix_axes)
+    data = ShapedArray((*matrices, *x.shape[matrix_axes:]), x.dtype)
+    sums = ShapedArray((*matrices, *x.shape[-1:]), compute_dtype(x))
     return [data] + [sums] * (bias_gradient + slope_gradient)
 
 
@@ -183,27 +191,16 @@ ad.primitive_jvps[neuron_p] = partial(_jvp, neuron_p, _forward)
 ad.primitive_jvps[neuron_gradient_p] = partial(_jvp, neuron_gradient_p, _backward)
 
 
-# Batching: the mapped axis joins the matrices.
+# Batching: the mapped axis becomes one more axis of matrices.
 
 
-def _batch(primitive, operands, axes, **parameters):
-    size = next(o.shape[d] for o, d in zip(operands, axes, strict=True) if d is not None)
-    moved = [o if d is None else jnp.moveaxis(o, d, 0) for o, d in zip(operands, axes, strict=True)]
-    # How many matrices an operand has in each batch element: 1 or the old M.
-    counts = [o.shape[d is not None] for o, d in zip(moved, axes, strict=True)]
-    old = jnp.broadcast_shapes(*((count,) for count in counts))[0]
-
-    def merge(operand, axis, count):
-        if axis is None:
-            if count == 1:
-                return operand  # shared by every matrix
-            operand = operand[None]
-        rest = operand.shape[2:]
-        return jnp.broadcast_to(operand, (size, old, *rest)).reshape(size * old, *rest)
-
-    merged = [merge(*triple) for triple in zip(moved, axes, counts, strict=True)]
-    results = primitive.bind(*merged, **parameters)
-    return [r.reshape(size, old, *r.shape[1:]) for r in results], [0] * len(results)
+def _batch(primitive, operands, axes, *, matrix_axes, **parameters):
+    moved = [
+        jnp.expand_dims(operand, 0) if axis is None else jnp.moveaxis(operand, axis, 0)
+        for operand, axis in zip(operands, axes, strict=True)
+    ]
+    results = primitive.bind(*moved, matrix_axes=matrix_axes + 1, **parameters)
+    return results, [0] * len(results)
 
 
 batching.primitive_batchers[neuron_p] = partial(_batch, neuron_p)

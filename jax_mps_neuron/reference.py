@@ -14,14 +14,7 @@ from jax.typing import ArrayLike
 
 from . import formulas
 from .descriptor import Neuron, NeuronType
-from .operands import (
-    as_matrices,
-    as_scalars,
-    as_vectors,
-    compute_dtype,
-    prepare,
-    prepare_gradient,
-)
+from .operands import as_scalars, compute_dtype, prepare, prepare_gradient
 
 __all__ = ["NeuronGradient", "neuron", "neuron_gradient"]
 
@@ -45,14 +38,7 @@ def neuron(
 ) -> Array:
     """y = f(alpha * x + bias); see `jax_mps_neuron.neuron`."""
     kind, operands = prepare(x, neuron, bias, alpha)
-    y = forward(
-        as_matrices(operands.x),
-        as_scalars(operands),
-        as_vectors(operands.bias),
-        as_vectors(operands.slope),
-        kind=kind,
-    )
-    return y.reshape(operands.x.shape)
+    return forward(operands.x, as_scalars(operands), operands.bias, operands.slope, kind=kind)
 
 
 def neuron_gradient(
@@ -66,11 +52,11 @@ def neuron_gradient(
     """The gradient as a function; see `jax_mps_neuron.neuron_gradient`."""
     kind, gradient, operands = prepare_gradient(gradient, x, neuron, bias, alpha)
     results = backward(
-        as_matrices(gradient),
-        as_matrices(operands.x),
+        gradient,
+        operands.x,
         as_scalars(operands),
-        as_vectors(operands.bias),
-        as_vectors(operands.slope),
+        operands.bias,
+        operands.slope,
         kind=kind,
         bias_gradient=bias is not None,
         slope_gradient=operands.slope is not None,
@@ -81,22 +67,28 @@ def neuron_gradient(
 def as_neuron_gradient(
     results: tuple[Array, ...], x: ArrayLike, neuron: Neuron, bias: ArrayLike | None
 ) -> NeuronGradient:
-    """The results of `backward` in the shapes and dtypes of what they are gradients of."""
+    """The results of `backward` in the dtypes of what they are gradients of."""
     data, *sums = results
-    like = jnp.asarray(x)
-    of_bias = sums.pop(0)[0].astype(jnp.result_type(bias)) if bias is not None else None
-    of_slope = sums.pop(0)[0].astype(jnp.result_type(neuron.a)) if sums else None
-    return NeuronGradient(data.reshape(like.shape).astype(like.dtype), of_bias, of_slope)
+    of_bias = sums.pop(0).astype(jnp.result_type(bias)) if bias is not None else None
+    of_slope = sums.pop(0).astype(jnp.result_type(neuron.a)) if sums else None
+    return NeuronGradient(data.astype(jnp.result_type(x)), of_bias, of_slope)
 
 
-# The functions of the two primitives: operands in the primitives' shapes (primitives.py).
+# The functions of the two primitives, on operands in the primitives' shapes (primitives.py): the first
+# `matrix_axes` axes of each operand number matrices, and broadcast against each other.
 
 
 def forward(
-    x: Array, scalars: Array, bias: Array | None, slope: Array | None, *, kind: NeuronType
+    x: Array,
+    scalars: Array,
+    bias: Array | None,
+    slope: Array | None,
+    *,
+    kind: NeuronType,
+    matrix_axes: int = 0,
 ) -> Array:
     """What `neuron_p` computes."""
-    z, _, parameters = _argument(x, scalars, bias, slope)
+    z, _, parameters = _argument(x, scalars, bias, slope, matrix_axes)
     return formulas.value(kind, z, *parameters).astype(x.dtype)
 
 
@@ -110,12 +102,13 @@ def backward(
     kind: NeuronType,
     bias_gradient: bool,
     slope_gradient: bool,
+    matrix_axes: int = 0,
 ) -> tuple[Array, ...]:
     """What `neuron_gradient_p` computes."""
-    z, alpha, parameters = _argument(x, scalars, bias, slope)
+    z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes)
     g = gradient.astype(z.dtype)
     d = formulas.derivative(kind, z, *parameters) * g
-    rows = tuple(range(1, x.ndim - 1))
+    rows = tuple(range(matrix_axes, x.ndim - 1))
     results = [(alpha * d).astype(x.dtype)]
     if bias_gradient:
         results.append(jnp.sum(d, rows))
@@ -125,16 +118,18 @@ def backward(
 
 
 def _argument(
-    x: Array, scalars: Array, bias: Array | None, slope: Array | None
+    x: Array, scalars: Array, bias: Array | None, slope: Array | None, matrix_axes: int
 ) -> tuple[Array, Array, tuple[Array, Array, Array]]:
-    """z, alpha and (a, b, c), broadcast against x: [matrices, ..., channels]."""
-    rows = (1,) * (x.ndim - 2)
+    """z, alpha and (a, b, c), broadcast against x: [*matrices, ..., channels]."""
 
-    def by_channel(v: Array) -> Array:
-        return v.reshape(v.shape[0], *rows, v.shape[1])
+    def by_matrix(v: Array) -> Array:
+        """[*matrices, *rest] with as many axes as x, the rest last."""
+        ones = (1,) * (x.ndim - v.ndim)
+        return v.reshape(*v.shape[:matrix_axes], *ones, *v.shape[matrix_axes:])
 
-    alpha, a, b, c = (by_channel(scalars[:, i : i + 1]) for i in range(4))
+    alpha, a, b, c = (by_matrix(scalars[..., i]) for i in range(4))
     z = alpha * x.astype(compute_dtype(x))
     if bias is not None:
-        z = z + by_channel(bias)
-    return z, alpha, (a if slope is None else by_channel(slope), b, c)
+        z = z + by_matrix(bias)
+    shape = jnp.broadcast_shapes(z.shape, a.shape)  # more matrices of parameters than of x
+    return jnp.broadcast_to(z, shape), alpha, (a if slope is None else by_matrix(slope), b, c)

@@ -1,4 +1,4 @@
-// A whole call: M matrices of [rows, channels], cut into strips that threads work on.
+// A whole call: matrices of [rows, channels], cut into strips that threads work on.
 
 #ifndef CPU_ARRAYS_H
 #define CPU_ARRAYS_H
@@ -14,20 +14,43 @@
 
 namespace jax_mps_neuron {
 
-// An operand with a leading axis of 1 or M: `step` bytes from one matrix to the next, 0 for all the same.
+constexpr int kMatrixAxes = 32;
+
+// The axes that number matrices, M in the order of memory: the first varies slowest.
+struct Matrices {
+  int axes = 0;
+  int64_t sizes[kMatrixAxes];
+
+  int64_t count() const {
+    int64_t n = 1;
+    for (int i = 0; i < axes; ++i) n *= sizes[i];
+    return n;
+  }
+};
+
+// Where an operand's matrices lie. Along an axis that all matrices share, the step is 0.
 struct Operand {
   const char* data = nullptr;
-  int64_t step = 0;
+  int64_t steps[kMatrixAxes];  // bytes from one matrix to the next along each axis
 
-  const char* at(int64_t matrix) const { return data ? data + matrix * step : nullptr; }
+  const char* at(int64_t matrix, const Matrices& matrices) const {
+    if (!data) return nullptr;
+    const char* p = data;
+    for (int i = matrices.axes - 1; i >= 0; --i) {
+      p += matrix % matrices.sizes[i] * steps[i];
+      matrix /= matrices.sizes[i];
+    }
+    return p;
+  }
 };
 
 struct Arrays {
-  int64_t matrices = 0, rows = 0, channels = 0;
+  Matrices matrices;
+  int64_t rows = 0, channels = 0;
   int64_t element_size = 0, compute_size = 0;  // bytes of an element, and of what it is computed in
   Operand gradient, x, scalars, bias, slope;   // absent ones have no data
-  char* result = nullptr;                      // [matrices, rows, channels]
-  char* bias_sum = nullptr;                    // [matrices, channels] in the compute type, or null
+  char* result = nullptr;                      // [*matrices, rows, channels]
+  char* bias_sum = nullptr;                    // [*matrices, channels] in the compute type, or null
   char* slope_sum = nullptr;                   // likewise
 
   bool by_column() const { return bias.data || slope.data; }
@@ -118,8 +141,9 @@ void add_strips(const char* partials, char* sums, int64_t strips, const Arrays& 
 // 1/kRows of the result, cannot be had.
 template <typename T, typename Pool>
 bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
-  if (a.matrices == 0 || a.channels == 0 || a.rows == 0) {
-    const int64_t bytes = a.matrices * a.channels * a.compute_size;
+  const int64_t matrices = a.matrices.count();
+  if (matrices == 0 || a.channels == 0 || a.rows == 0) {
+    const int64_t bytes = matrices * a.channels * a.compute_size;
     if (a.bias_sum) std::memset(a.bias_sum, 0, bytes);
     if (a.slope_sum) std::memset(a.slope_sum, 0, bytes);
     return true;
@@ -131,7 +155,7 @@ bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
   char* bias_sums = a.bias_sum;
   char* slope_sums = a.slope_sum;
   if (a.sums() && cut.strips > 1) {
-    const int64_t bytes = a.matrices * cut.strips * a.channels * a.compute_size;
+    const int64_t bytes = matrices * cut.strips * a.channels * a.compute_size;
     partials.reset(new (std::nothrow) char[2 * bytes]);
     if (!partials) return false;
     if (bias_sums) bias_sums = partials.get();
@@ -144,21 +168,22 @@ bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
     const int64_t row = strip * kRows;
     const int64_t offset = matrix * a.rows * a.channels + row * cut.width + first;
     auto at = [&](const Operand& operand) {
-      return operand.data ? operand.at(matrix) + (row * cut.width + first) * a.element_size : nullptr;
+      const char* p = operand.at(matrix, a.matrices);
+      return p ? p + (row * cut.width + first) * a.element_size : nullptr;
     };
     Strip s{};
     s.gradient = at(a.gradient);
     s.x = at(a.x);
     s.result = a.result + offset * a.element_size;
     if (a.bias.data || a.sums()) {
-      s.bias = columns(a.bias.at(matrix), space.bias, cut, a, first, width);
+      s.bias = columns(a.bias.at(matrix, a.matrices), space.bias, cut, a, first, width);
     }
-    if (a.slope.data) s.slope = columns(a.slope.at(matrix), space.slope, cut, a, first, width);
+    if (a.slope.data) s.slope = columns(a.slope.at(matrix, a.matrices), space.slope, cut, a, first, width);
     if (a.sums()) {
       std::memset(s.bias_sum = space.bias_sum, 0, width * a.compute_size);
       if (a.slope.data) std::memset(s.slope_sum = space.slope_sum, 0, width * a.compute_size);
     }
-    s.scalars = a.scalars.at(matrix);
+    s.scalars = a.scalars.at(matrix, a.matrices);
     s.rows = std::min(kRows, cut.rows - row);
     s.width = width;
     s.stride = cut.width;
@@ -180,8 +205,8 @@ bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
     if (slope_sums) fold<T>(space.slope_sum, slope_sums + sum, cut.repeat, folded);
   };
 
-  const int64_t units = a.matrices * cut.strips * cut.tiles;
-  const int64_t elements = a.matrices * a.rows * a.channels;
+  const int64_t units = matrices * cut.strips * cut.tiles;
+  const int64_t elements = matrices * a.rows * a.channels;
   parallel_for(pool, units, kGrain * units / elements, [&](int64_t begin, int64_t end) {
     Columns space;
     for (int64_t i = begin; i < end; ++i) {
@@ -189,7 +214,7 @@ bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
     }
   });
   if (partials) {
-    parallel_for(pool, a.matrices, kGrain / (cut.strips * a.channels), [&](int64_t begin, int64_t end) {
+    parallel_for(pool, matrices, kGrain / (cut.strips * a.channels), [&](int64_t begin, int64_t end) {
       if (bias_sums) add_strips<T>(bias_sums, a.bias_sum, cut.strips, a, begin, end);
       if (slope_sums) add_strips<T>(slope_sums, a.slope_sum, cut.strips, a, begin, end);
     });

@@ -34,18 +34,35 @@ std::optional<Storage> storage_of(ffi::DataType type) {
   }
 }
 
+std::string dtype_name(ffi::DataType type) {
+  switch (type) {
+    case ffi::DataType::F32: return "float32";
+    case ffi::DataType::F16: return "float16";
+    case ffi::DataType::BF16: return "bfloat16";
+    case ffi::DataType::F64: return "float64";
+    default: return "another type";
+  }
+}
+
 // Takes the buffers of one call in their order and remembers the first thing wrong with them.
 class Call {
  public:
-  Call(const char* name, ffi::RemainingArgs args, ffi::RemainingRets rets, int32_t neuron_type)
+  Call(const char* name, ffi::RemainingArgs args, ffi::RemainingRets rets, int32_t neuron_type,
+       int32_t matrix_axes)
       : name_(name), args_(args), rets_(rets), type_(neuron_type) {
     if (type_ < 0 || type_ >= kNeuronTypes) {
       fail("neuron_type is " + std::to_string(type_) + "; it may be 0 to 15");
+    } else if (matrix_axes < 0 || matrix_axes > kMatrixAxes) {
+      fail("matrix_axes is " + std::to_string(matrix_axes) + "; it may be 0 to " +
+           std::to_string(kMatrixAxes));
+    } else {
+      arrays_.matrices.axes = matrix_axes;
     }
   }
 
   // Operands x or (gradient, x), scalars, [bias], [slope]; slope with PReLU alone.
   void take_operands(bool with_gradient) {
+    if (failed()) return;
     const size_t fixed = (with_gradient ? 3 : 2) + (type_ == kPrelu);
     if (args_.size() != fixed && args_.size() != fixed + 1) {
       return fail("it has " + std::to_string(args_.size()) + " operands; it may have " +
@@ -53,43 +70,36 @@ class Call {
     }
     if (rets_.size() == 0) return fail("it has no result");
     size_t next = with_gradient ? 1 : 0;
-    ffi::AnyBuffer x = operand(next++);
-    auto storage = storage_of(x.element_type());
-    if (!storage) return fail("x is not of a float32, float16, bfloat16 or float64 type");
-    storage_ = *storage;
-    Dimensions shape = x.dimensions();
-    if (shape.size() < 2) {
-      return fail("x has shape " + to_string(shape) + "; it may be [matrices, ..., channels]");
-    }
-    arrays_.element_size = storage_ == Storage::float64 ? 8 : storage_ == Storage::float32 ? 4 : 2;
-    arrays_.compute_size = storage_ == Storage::float64 ? 8 : 4;
-    compute_type_ = storage_ == Storage::float64 ? ffi::DataType::F64 : ffi::DataType::F32;
-    element_type_ = x.element_type();
-    arrays_.channels = shape[shape.size() - 1];
-    arrays_.rows = 1;
-    for (size_t i = 1; i + 1 < shape.size(); ++i) arrays_.rows *= shape[i];
-    rank_ = shape.size();
+    const ffi::AnyBuffer x = operand(next++);
+    const bool by_column = args_.size() == fixed + 1 || type_ == kPrelu;
+    take_types(x.element_type());
+    if (!failed()) take_sizes(x.dimensions(), ret(0).dimensions(), by_column);
+    if (failed()) return;
 
-    // The result has as many matrices as any operand.
-    arrays_.matrices = ret(0).dimensions().size() ? ret(0).dimensions()[0] : 0;
-    if (with_gradient) arrays_.gradient = matrices("gradient", operand(0), shape);
-    arrays_.x = matrices("x", x, shape);
-    arrays_.scalars = vectors("scalars", operand(next++), kScalars);
-    if (args_.size() == fixed + 1) arrays_.bias = vectors("bias", operand(next++), arrays_.channels);
-    if (type_ == kPrelu) arrays_.slope = vectors("slope", operand(next++), arrays_.channels);
-    Operand result = matrices("the first result", ret(0), shape);
-    arrays_.result = const_cast<char*>(result.data);
+    Dimensions like = x.dimensions();
+    if (with_gradient) arrays_.gradient = elements("gradient", operand(0), like, false);
+    arrays_.x = elements("x", x, like, false);
+    arrays_.scalars = vectors("scalars", operand(next++), kScalars, false);
+    if (args_.size() == fixed + 1) {
+      arrays_.bias = vectors("bias", operand(next++), arrays_.channels, false);
+    }
+    if (type_ == kPrelu) arrays_.slope = vectors("slope", operand(next++), arrays_.channels, false);
+    arrays_.result = const_cast<char*>(elements("the first result", ret(0), like, true).data);
   }
 
   // Results data, [bias gradient], [slope gradient].
   void take_sums(bool bias, bool slope) {
     if (failed()) return;
     if (slope && type_ != kPrelu) return fail("a slope gradient is wanted; only PReLU has slopes");
-    size_t wanted = size_t{1} + bias + slope;
+    if (bias && !arrays_.bias.data) return fail("a bias gradient is wanted; there is no bias");
+    const size_t wanted = size_t{1} + bias + slope;
     if (rets_.size() != wanted) {
       return fail("it has " + std::to_string(rets_.size()) + " results; it may have " +
                   std::to_string(wanted));
     }
+    auto sum = [&](const char* what, const ffi::AnyBuffer& buffer) {
+      return const_cast<char*>(vectors(what, buffer, arrays_.channels, true).data);
+    };
     size_t next = 1;
     if (bias) arrays_.bias_sum = sum("the bias gradient", ret(next++));
     if (slope) arrays_.slope_sum = sum("the slope gradient", ret(next++));
@@ -99,9 +109,9 @@ class Call {
   ffi::Error run(Pool& pool, void (*Kernels::*kernel)(const Strip&)) {
     if (failed()) return ffi::Error::InvalidArgument(error_);
     auto* function = kernels(storage_, type_).*kernel;
-    bool done = storage_ == Storage::float64
-                    ? jax_mps_neuron::run<double>(pool, arrays_, function)
-                    : jax_mps_neuron::run<float>(pool, arrays_, function);
+    const bool done = storage_ == Storage::float64
+                          ? jax_mps_neuron::run<double>(pool, arrays_, function)
+                          : jax_mps_neuron::run<float>(pool, arrays_, function);
     if (done) return ffi::Error::Success();
     return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                       std::string(name_) + ": no memory for the sums of the strips");
@@ -117,50 +127,77 @@ class Call {
   ffi::AnyBuffer operand(size_t i) { return *args_.get<ffi::AnyBuffer>(i); }
   ffi::AnyBuffer ret(size_t i) { return **rets_.get<ffi::AnyBuffer>(i); }
 
-  Operand step(const ffi::AnyBuffer& buffer, int64_t bytes) {
-    const bool shared = buffer.dimensions()[0] == 1;
-    return {static_cast<const char*>(buffer.untyped_data()), shared ? 0 : bytes};
+  void take_types(ffi::DataType type) {
+    auto storage = storage_of(type);
+    if (!storage) return fail("x has a dtype that is not float32, float16, bfloat16 or float64");
+    storage_ = *storage;
+    element_type_ = type;
+    compute_type_ = storage_ == Storage::float64 ? ffi::DataType::F64 : ffi::DataType::F32;
+    arrays_.element_size = storage_ == Storage::float64 ? 8 : storage_ == Storage::float32 ? 4 : 2;
+    arrays_.compute_size = storage_ == Storage::float64 ? 8 : 4;
   }
 
-  // A buffer like x: same dtype, same shape but for a leading 1 or M.
-  Operand matrices(const char* what, const ffi::AnyBuffer& buffer, Dimensions like) {
-    Dimensions shape = buffer.dimensions();
-    bool fits = shape.size() == rank_ && (shape[0] == 1 || shape[0] == arrays_.matrices);
-    for (size_t i = 1; fits && i < rank_; ++i) fits = shape[i] == like[i];
-    if (!fits) {
-      fail(std::string(what) + " has shape " + to_string(shape) + "; it may be [1 or " +
-           std::to_string(arrays_.matrices) + ", ...] like x's " + to_string(like));
-      return {};
+  // The matrices are those of the result, which has as many as all operands together.
+  void take_sizes(Dimensions x, Dimensions result, bool by_column) {
+    const size_t axes = arrays_.matrices.axes;
+    if (x.size() < axes + by_column || result.size() < axes) {
+      return fail("x has shape " + to_string(x) + " and the first result " + to_string(result) +
+                  "; they may have " + std::to_string(axes) + " axes of matrices" +
+                  (by_column ? ", then rows and channels" : ""));
     }
-    if (buffer.element_type() != element_type_) {
-      fail(std::string(what) + " has another dtype than x");
-      return {};
-    }
-    return step(buffer, arrays_.rows * arrays_.channels * arrays_.element_size);
+    for (size_t i = 0; i < axes; ++i) arrays_.matrices.sizes[i] = result[i];
+    arrays_.rows = 1;
+    for (size_t i = axes; i + 1 < x.size(); ++i) arrays_.rows *= x[i];
+    arrays_.channels = x.size() > axes ? x[x.size() - 1] : 1;
   }
 
-  // A buffer of [1 or M, size] in the compute type.
-  Operand vectors(const char* what, const ffi::AnyBuffer& buffer, int64_t size) {
-    Dimensions shape = buffer.dimensions();
-    if (shape.size() != 2 || (shape[0] != 1 && shape[0] != arrays_.matrices) || shape[1] != size) {
-      fail(std::string(what) + " has shape " + to_string(shape) + "; it may be [1 or " +
-           std::to_string(arrays_.matrices) + ", " + std::to_string(size) + "]");
-      return {};
+  // Whether a shape starts with the axes of matrices (an operand's of size 1 or all) and ends like
+  // `like` from there on; sets the steps of an operand whose matrices have `bytes`.
+  bool fits(Dimensions shape, const int64_t* rest, size_t rest_size, bool is_result, int64_t bytes,
+            Operand& operand) {
+    const Matrices& m = arrays_.matrices;
+    if (shape.size() != m.axes + rest_size) return false;
+    for (size_t i = 0; i < rest_size; ++i) {
+      if (shape[m.axes + i] != rest[i]) return false;
     }
-    if (buffer.element_type() != compute_type_) {
-      fail(std::string(what) + " has another dtype than x is computed in");
-      return {};
+    for (int i = m.axes - 1; i >= 0; --i) {
+      if (shape[i] != m.sizes[i] && (is_result || shape[i] != 1)) return false;
+      operand.steps[i] = shape[i] == 1 ? 0 : bytes;
+      bytes *= shape[i];
     }
-    return step(buffer, size * arrays_.compute_size);
+    return true;
   }
 
-  char* sum(const char* what, const ffi::AnyBuffer& buffer) {
-    Dimensions shape = buffer.dimensions();
-    if (shape.size() == 2 && shape[0] != arrays_.matrices) {
-      fail(std::string(what) + " has shape " + to_string(shape) + " for " +
-           std::to_string(arrays_.matrices) + " matrices");
+  Operand take(const char* what, const ffi::AnyBuffer& buffer, const int64_t* rest, size_t rest_size,
+               bool is_result, int64_t bytes, ffi::DataType type) {
+    Operand operand;
+    if (!fits(buffer.dimensions(), rest, rest_size, is_result, bytes, operand)) {
+      std::string expected = "[";
+      for (int i = 0; i < arrays_.matrices.axes; ++i) {
+        expected += (is_result ? "" : "1 or ") + std::to_string(arrays_.matrices.sizes[i]) + ", ";
+      }
+      for (size_t i = 0; i < rest_size; ++i) expected += std::to_string(rest[i]) + ", ";
+      if (expected.size() > 1) expected.resize(expected.size() - 2);
+      fail(std::string(what) + " has shape " + to_string(buffer.dimensions()) + "; it may have " +
+           expected + "]");
+    } else if (buffer.element_type() != type) {
+      fail(std::string(what) + " has dtype " + dtype_name(buffer.element_type()) + "; it may have " +
+           dtype_name(type));
     }
-    return const_cast<char*>(vectors(what, buffer, arrays_.channels).data);
+    operand.data = static_cast<const char*>(buffer.untyped_data());
+    return operand;
+  }
+
+  // A buffer like x, up to the matrices.
+  Operand elements(const char* what, const ffi::AnyBuffer& buffer, Dimensions x, bool is_result) {
+    const size_t axes = arrays_.matrices.axes;
+    return take(what, buffer, x.begin() + axes, x.size() - axes, is_result,
+                arrays_.rows * arrays_.channels * arrays_.element_size, element_type_);
+  }
+
+  // `size` numbers a matrix, in the compute type.
+  Operand vectors(const char* what, const ffi::AnyBuffer& buffer, int64_t size, bool is_result) {
+    return take(what, buffer, &size, 1, is_result, size * arrays_.compute_size, compute_type_);
   }
 
   const char* name_;
@@ -172,20 +209,20 @@ class Call {
   Storage storage_ = Storage::float32;
   ffi::DataType element_type_ = ffi::DataType::INVALID;
   ffi::DataType compute_type_ = ffi::DataType::INVALID;
-  size_t rank_ = 0;
 };
 
 ffi::Error neuron(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                  int32_t neuron_type) {
-  Call call("jax_mps_neuron.neuron", args, rets, neuron_type);
+                  int32_t neuron_type, int32_t matrix_axes) {
+  Call call("jax_mps_neuron.neuron", args, rets, neuron_type, matrix_axes);
   call.take_operands(/*with_gradient=*/false);
   call.take_sums(/*bias=*/false, /*slope=*/false);
   return call.run(pool, &Kernels::forward);
 }
 
 ffi::Error neuron_gradient(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                           int32_t neuron_type, int32_t bias_gradient, int32_t slope_gradient) {
-  Call call("jax_mps_neuron.neuron_gradient", args, rets, neuron_type);
+                           int32_t neuron_type, int32_t matrix_axes, int32_t bias_gradient,
+                           int32_t slope_gradient) {
+  Call call("jax_mps_neuron.neuron_gradient", args, rets, neuron_type, matrix_axes);
   call.take_operands(/*with_gradient=*/true);
   call.take_sums(bias_gradient, slope_gradient);
   return call.run(pool, &Kernels::gradient);
@@ -202,7 +239,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jmn_neuron, jax_mps_neuron::neuron,
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .RemainingArgs()
                                   .RemainingRets()
-                                  .Attr<int32_t>("neuron_type"));
+                                  .Attr<int32_t>("neuron_type")
+                                  .Attr<int32_t>("matrix_axes"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jmn_neuron_gradient, jax_mps_neuron::neuron_gradient,
                               xla::ffi::Ffi::Bind()
@@ -210,6 +248,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jmn_neuron_gradient, jax_mps_neuron::neuron_gradie
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<int32_t>("neuron_type")
+                                  .Attr<int32_t>("matrix_axes")
                                   .Attr<int32_t>("bias_gradient")
                                   .Attr<int32_t>("slope_gradient"));
 

@@ -1,0 +1,28 @@
+"""The command line: ``python -m jax_mps_neuron``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from . import bench, doctor, lower
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "doctor": (doctor, "what takes which route here and why, and a self-test"),
+    "lower": (lower, "the StableHLO of a neuron's gradient on any platform"),
+    "bench": (bench, "the custom call against XLA's autodiff"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m jax_mps_neuron", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="{" + ",".join(_COMMANDS) + "}")
+    for name, (module, summary) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    return parsed.run(parsed)

@@ -1,0 +1,65 @@
+"""Prints versions, the route that each platform takes and why, and runs a self-test."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from importlib import metadata
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import native, reference
+from .activation import neuron, neuron_gradient
+from .bench import neuron_for
+from .descriptor import NeuronType
+from .lowering import resolve, route
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def run(arguments: argparse.Namespace) -> int:
+    print(f"python {platform.python_version()}, {platform.platform()}")
+    print(", ".join(f"{name} {_version(name)}" for name in ("jax-mps-neuron", "jax", "jaxlib", "numpy")))
+    print(f"\nnative library: {native.problem() or _library()}")
+    print(f"default lowering: {resolve(None)}\n")
+    print("platform   route         why")
+    backend = jax.default_backend()
+    for name in dict.fromkeys((backend, "cpu", "METAL", "cuda", "tpu")):
+        taken, why = route(name, resolve(None))
+        print(f"{name:<10} {taken:<13} {why}{' (the default backend here)' if name == backend else ''}")
+    print("\nself-test, against the jnp reference on the default backend:")
+    wrong = [line for kind in NeuronType if (line := _self_test(kind))]
+    print("\n".join(wrong) if wrong else f"  {len(NeuronType)} neuron types agree")
+    return 1 if wrong else 0
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _library() -> str:
+    return f"{native.isa()} kernels; this CPU has {', '.join(native.isas())}"
+
+
+def _self_test(kind: NeuronType) -> str:
+    """What is wrong with a type on this backend; empty if nothing is."""
+    channels = 37
+    x, gradient = np.random.default_rng(0).standard_normal((2, 61, channels), np.float32)
+    bias = np.linspace(-1, 1, channels, dtype=np.float32)
+    n = neuron_for(kind, channels)
+    ours = neuron(x, n, bias), neuron_gradient(gradient, x, n, bias)
+    theirs = reference.neuron(x, n, bias), reference.neuron_gradient(gradient, x, n, bias)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        error = float(jnp.max(jnp.abs(a - b) / (1 + jnp.abs(b))))
+        if not error < 1e-5:
+            return f"  {kind.name.lower()}: differs by {error:.1e}"
+    return ""

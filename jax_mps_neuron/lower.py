@@ -1,0 +1,55 @@
+"""Prints what a neuron and its gradient lower to, for a platform that need not be here."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import jax
+import jax.numpy as jnp
+
+from .activation import neuron
+from .bench import neuron_for, shape_argument, type_argument
+from .descriptor import NeuronType
+from .lowering import LOWERINGS
+
+__all__ = ["add_arguments", "lowered_text", "run"]
+
+
+def lowered_text(
+    kind: NeuronType, platform: str, shape: tuple[int, ...], dtype: str, bias: bool, lowering: str
+) -> str:
+    """The StableHLO of one layer's backward pass: (gradient, x, bias) -> (dx, dbias)."""
+
+    def backward(gradient, x, bias):
+        def forward(x, bias):
+            return neuron(x, neuron_for(kind, shape[-1]), bias, lowering=lowering)
+
+        return jax.vjp(forward, x, bias)[1](gradient)
+
+    array = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+    vector = jax.ShapeDtypeStruct(shape[-1:], jnp.dtype(dtype)) if bias else None
+    traced = jax.jit(backward).trace(array, array, vector)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--platform", default="cpu", help="a JAX platform: cpu, cuda, METAL, ... (default: cpu)")
+    parser.add_argument("--neuron", type=type_argument, default=NeuronType.GELU, metavar="TYPE")
+    parser.add_argument("--shape", type=shape_argument, default=(128, 64), metavar="ROWSxCHANNELS")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
+    parser.add_argument("--no-bias", action="store_true")
+    parser.add_argument("--lowering", choices=LOWERINGS, default="custom_call")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    text = lowered_text(
+        arguments.neuron,
+        arguments.platform,
+        arguments.shape,
+        arguments.dtype,
+        not arguments.no_bias,
+        arguments.lowering,
+    )
+    sys.stdout.write(text)
+    return 0

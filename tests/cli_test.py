@@ -1,0 +1,76 @@
+"""python -m jax_mps_neuron."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from jax_mps_neuron import native
+from jax_mps_neuron.cli import main
+
+
+def test_doctor(capsys):
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "16 neuron types agree" in text
+    assert "default lowering: auto" in text
+    for platform in ("cpu", "METAL", "cuda", "tpu"):
+        assert any(line.startswith(platform) and "inline" in line or "custom_call" in line
+                   for line in text.splitlines())
+    assert (native.problem() or native.isa()) in text
+
+
+def test_doctor_sees_a_wrong_kernel(capsys, monkeypatch):
+    from jax_mps_neuron import doctor
+
+    monkeypatch.setattr(doctor, "neuron", lambda x, n, bias: doctor.reference.neuron(x, n, bias) + 1e-3)
+    assert main(["doctor"]) == 1
+    assert "gelu: differs by" in capsys.readouterr().out
+
+
+def test_lower(capsys):
+    assert main(["lower", "--platform", "METAL", "--neuron", "gelu", "--shape", "8x3"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("stablehlo.custom_call @jax_mps_neuron.neuron_gradient(") == 1
+    assert "tensor<8x3xf32>" in text
+    assert main(["lower", "--platform", "METAL", "--lowering", "auto", "--no-bias"]) == 0
+    assert "custom_call" not in capsys.readouterr().out
+
+
+def test_bench(capsys, tmp_path):
+    if native.problem():
+        pytest.skip(f"no custom call to measure: {native.problem()}")
+    out = tmp_path / "bench.json"
+    assert main(["bench", "--shape", "64x32", "--types", "gelu", "prelu", "--repeats", "2", "--json", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "| gelu |" in text
+    assert "| geometric mean |" in text
+    figures = json.loads(out.read_text())
+    assert set(figures["ms"]) == {"gelu", "prelu"}
+    assert set(figures["ms"]["gelu"]) == {"forward", "dx", "dx + dbias"}
+    assert all(v > 0 for v in figures["ms"]["gelu"]["dx"].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lower", "--neuron", "swish"], "'swish' is no neuron type; it may be none, relu"),
+        (["bench", "--shape", "12"], "'12' is no shape; it may be ROWSxCHANNELS"),
+        (["lower", "--lowering", "fast"], "invalid choice: 'fast'"),
+        ([], "required"),
+    ],
+)
+def test_bad_arguments(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_module_runs():
+    result = subprocess.run(
+        [sys.executable, "-m", "jax_mps_neuron", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "doctor" in result.stdout

@@ -1,0 +1,66 @@
+"""Shared fixtures and the one assertion the numerical tests use."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+try:
+    x64 = jax.enable_x64
+except AttributeError:  # before 0.8
+    from jax.experimental import enable_x64 as x64
+
+from jax_mps_neuron import native
+
+DTYPES = ["float32", "float16", "bfloat16", "float64"]
+
+# Relative to the result, and to the largest magnitude beside it: arithmetic in float32 (float64) with a
+# rounding to the result's dtype.
+_TOLERANCE = {"float32": 2e-6, "float16": 6e-4, "bfloat16": 4.5e-3, "float64": 1e-14}
+
+
+def assert_close(actual, expected, dtype: str | None = None, factor: float = 1.0) -> None:
+    """Asserts that `actual` is `expected` (float64), within the tolerance of its own dtype times `factor`.
+
+    Args:
+      dtype: the dtype whose tolerance counts, where that is not the one of `actual`.
+    """
+    tolerance = factor * _TOLERANCE[dtype or str(actual.dtype)]
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = 0.1 * finite.max() if finite.size else 0.0
+    np.testing.assert_allclose(actual, expected, rtol=4 * tolerance, atol=tolerance * scale)
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request):
+    """Each dtype, with float64 enabled for it alone."""
+    if request.param == "float64":
+        with x64(True):
+            yield request.param
+    else:
+        yield request.param
+
+
+@pytest.fixture(params=["custom_call", "inline"])
+def lowering(request):
+    if request.param == "custom_call" and native.problem():
+        pytest.skip(f"no custom call: {native.problem()}")
+    return request.param
+
+
+@pytest.fixture
+def native_library():
+    """The loaded library; the tests that need it are skipped without it."""
+    if native.problem():
+        pytest.skip(f"no native library: {native.problem()}")
+    return native.library()
+
+
+def draw(seed: int, shape, dtype: str = "float32", scale: float = 1.0):
+    """Normal numbers, rounded to dtype."""
+    values = np.random.default_rng(seed).standard_normal(shape) * scale
+    return jnp.asarray(np.asarray(values), dtype)

@@ -1,0 +1,251 @@
+"""Routes, what is emitted on each, and the process-wide default."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+from conftest import assert_close, draw
+
+import jax_mps_neuron as jmn
+from jax_mps_neuron import native
+from jax_mps_neuron.lowering import route
+
+FORWARD, GRADIENT = "@jax_mps_neuron.neuron(", "@jax_mps_neuron.neuron_gradient("
+
+
+def layer(x, bias, lowering=None, neuron=jmn.Neuron.gelu()):
+    return jmn.neuron(x, neuron, bias, lowering=lowering)
+
+
+def backward(gradient, x, bias, lowering=None, neuron=jmn.Neuron.gelu()):
+    return jax.vjp(lambda x, bias: layer(x, bias, lowering, neuron), x, bias)[1](gradient)
+
+
+def lowered(function, *arguments, platforms=None):
+    traced = jax.jit(function).trace(*arguments)
+    return (traced.lower(lowering_platforms=platforms) if platforms else traced.lower()).as_text()
+
+
+X, G, B = draw(0, (6, 4)), draw(1, (6, 4)), draw(2, (4,))
+
+
+# Routes
+
+
+def test_routes():
+    assert route("cpu")[0] == ("inline" if native.problem() else "custom_call")
+    for platform in ("METAL", "mtl", "cuda", "tpu"):
+        assert route(platform)[0] == "inline"
+        assert route(platform, "custom_call")[0] == "custom_call"
+
+
+@pytest.mark.parametrize("platform", ["cpu", "METAL", "cuda", "tpu"])
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_custom_call_is_emitted_for_any_platform(platform, name):
+    """Also for one that this machine has no plugin for."""
+    neuron = zoo.neurons(4)[name]
+    text = lowered(lambda *o: backward(*o, "custom_call", neuron), G, X, B, platforms=(platform,))
+    assert text.count("stablehlo.custom_call") == text.count(GRADIENT) == 1
+    text = lowered(lambda *o: layer(*o, "custom_call", neuron), X, B, platforms=(platform,))
+    assert text.count("stablehlo.custom_call") == text.count(FORWARD) == 1
+
+
+@pytest.mark.parametrize("platform", ["METAL", "cuda", "tpu"])
+def test_auto_is_inline_where_nothing_is_registered(platform):
+    assert "custom_call" not in lowered(lambda *o: backward(*o, "auto"), G, X, B, platforms=(platform,))
+
+
+def test_auto_is_the_custom_call_on_cpu(native_library):
+    assert lowered(backward, G, X, B, platforms=("cpu",)).count(GRADIENT) == 1
+
+
+def test_several_platforms_take_each_their_route(native_library):
+    text = lowered(backward, G, X, B, platforms=("cpu", "cuda"))
+    assert text.count(GRADIENT) == 1
+    assert "stablehlo.case" in text
+    assert "stablehlo.exponential" in text
+
+
+def test_custom_call_without_a_handler_says_what_is_missing(native_library):
+    """A program whose target nobody registered fails with the target's name."""
+    from jax_mps_neuron._compat import ffi
+
+    x = np.zeros(3, np.float32)
+    with pytest.raises(Exception, match="jax_mps_neuron.nowhere"):
+        try:
+            jax.jit(lambda x: ffi.ffi_call("jax_mps_neuron.nowhere", jax.ShapeDtypeStruct((3,), x.dtype))(x))(x)
+        except TypeError:  # before 0.4.36
+            jax.jit(lambda x: ffi.ffi_call("jax_mps_neuron.nowhere", jax.ShapeDtypeStruct((3,), x.dtype), x))(x)
+
+
+# Operations an older Metal plugin legalizes, and what shapes data.
+LEGAL = {
+    *("add", "subtract", "multiply", "divide", "negate", "abs", "maximum", "minimum"),
+    *("compare", "select", "exponential", "log", "tanh", "logistic", "sqrt", "power"),
+    *("constant", "broadcast_in_dim", "reshape", "slice", "concatenate", "convert", "reduce", "return"),
+}
+
+
+@pytest.mark.parametrize("x_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_inline_keeps_to_what_metal_plugins_legalize(name, x_dtype):
+    neuron = zoo.neurons(4)[name]
+    x, gradient, bias = X.astype(x_dtype), G.astype(x_dtype), B.astype(x_dtype)
+    text = lowered(lambda *o: backward(*o, "inline", neuron), gradient, x, bias, platforms=("METAL",))
+    text += lowered(lambda *o: layer(*o, "inline", neuron), x, bias, platforms=("METAL",))
+    operations = set(re.findall(r"\bstablehlo\.(\w+)\b", text)) | set(re.findall(r"\bchlo\.(\w+)\b", text))
+    assert "multiply" in operations
+    assert operations <= LEGAL, operations - LEGAL
+
+
+# The compiled program
+
+
+def mlp(weights, x, lowering):
+    for weight, bias in weights:
+        x = layer(x @ weight, bias, lowering)
+    return (x * x).sum()
+
+
+def test_a_training_step_copies_nothing(native_library):
+    """One call a layer each way, no copy of an activation, and less memory than XLA's own."""
+    weights = [(draw(i, (64, 64)), draw(i, (64,))) for i in range(6)]
+    x = draw(9, (4096, 64))
+    compiled = jax.jit(jax.grad(mlp), static_argnums=2).lower(weights, x, "custom_call").compile()
+    text = compiled.as_text()
+    assert text.count('custom_call_target="jax_mps_neuron.neuron"') == 6
+    assert text.count('custom_call_target="jax_mps_neuron.neuron_gradient"') == 6
+    assert not re.search(r"= f32\[4096,64\]\S* copy\(", text)
+    inline = jax.jit(jax.grad(mlp), static_argnums=2).lower(weights, x, "inline").compile()
+    ours, theirs = (c.memory_analysis().temp_size_in_bytes for c in (compiled, inline))
+    assert ours <= theirs
+
+
+@pytest.mark.parametrize("bias", [None, B])
+@pytest.mark.parametrize("barrier", [False, True])
+@pytest.mark.parametrize("matrices", [(), (3,), (3, 2)])
+def test_a_chain_of_backward_calls_needs_no_activation_of_its_own(bias, barrier, matrices, native_library):
+    def step(gradient, x):
+        return jmn.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias, lowering="custom_call")
+
+    for _ in matrices:
+        step = jax.vmap(step)
+
+    def chain(gradient, x):
+        sums = []
+        for _ in range(8):
+            if barrier:
+                gradient, x = jax.lax.optimization_barrier((gradient, x))
+            result = step(gradient, x)
+            gradient = result.data
+            sums.append(result.bias)
+        return gradient, sums
+
+    x = draw(0, (*matrices, 4096, 4))
+    compiled = jax.jit(chain).lower(x, x).compile()
+    assert compiled.as_text().count('custom_call_target="jax_mps_neuron.neuron_gradient"') == 8
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * x.nbytes
+
+
+# The default
+
+
+@pytest.fixture
+def default_lowering():
+    yield
+    jmn.set_default_lowering("auto")
+
+
+def test_unknown_default():
+    with pytest.raises(ValueError, match="lowering is 'metal!'; it may be one of 'auto', 'custom_call', 'inline'"):
+        jmn.set_default_lowering("metal!")
+
+
+def is_custom_call(jaxpr_or_text) -> bool:
+    return "custom_call" in str(jaxpr_or_text)
+
+
+def _scan(x):
+    return jax.lax.scan(lambda carry, _: (layer(carry, None), None), x, None, length=2)[0]
+
+
+FUNCTIONS = {
+    "jit": jax.jit(lambda x: layer(x, None)),
+    "nested jit": jax.jit(lambda x: jax.jit(lambda x: layer(x, None))(x)),
+    "grad of jit": jax.grad(jax.jit(lambda x: layer(x, None).sum())),
+    "jit of grad": jax.jit(jax.grad(lambda x: layer(x, None).sum())),
+    "scan": jax.jit(_scan),
+    "checkpoint": jax.jit(jax.grad(jax.checkpoint(lambda x: layer(x, None).sum()))),
+    "vmap": jax.jit(jax.vmap(lambda x: layer(x, None))),
+    "cond": jax.jit(lambda x: jax.lax.cond(x.sum() > 0, lambda x: layer(x, None), lambda x: x, x)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_program_of_another_default_is_never_served(name, default_lowering):
+    function = FUNCTIONS[name]
+    results = []
+    for default in ("inline", "custom_call", "inline", "custom_call", "auto", "inline"):
+        jmn.set_default_lowering(default)
+        wanted = default == "custom_call"  # for METAL, where auto is inline
+        traced = jax.jit(function).trace(X)
+        assert is_custom_call(traced.lower(lowering_platforms=("METAL",)).as_text()) is wanted
+        assert f"lowering={default}" in str(jax.make_jaxpr(function)(X))
+        results.append(np.asarray(function(X)) if default != "custom_call" or not native.problem() else None)
+    for result in results[1:]:
+        if result is not None:
+            np.testing.assert_allclose(result, results[0], rtol=1e-5, atol=1e-6)
+
+
+def test_eager_calls_follow_the_default(default_lowering, monkeypatch):
+    """Outside of jit too, where JAX caches scans by their function."""
+    seen = []
+    original = jmn.lowering.route
+    monkeypatch.setattr(jmn.lowering, "route", lambda *a: seen.append(a[1]) or original(*a))
+    for default in ("inline", "auto", "inline"):
+        seen.clear()
+        jmn.set_default_lowering(default)
+        x = draw(len(default), (3, 5 + len(seen)))
+        _scan(x)
+        layer(x, None)
+        assert set(seen) <= {default}
+
+
+def test_an_explicit_lowering_beats_the_default(default_lowering):
+    jmn.set_default_lowering("custom_call")
+    assert "custom_call" not in lowered(lambda x: layer(x, None, "inline"), X)
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_environment_variable():
+    code = "import jax_mps_neuron.lowering as l; print(l.resolve(None))"
+    assert run_python(code).stdout.strip() == "auto"
+    assert run_python(code, JAX_MPS_NEURON_LOWERING="inline").stdout.strip() == "inline"
+    wrong = run_python(code, JAX_MPS_NEURON_LOWERING="metl")
+    assert wrong.returncode == 1
+    assert "JAX_MPS_NEURON_LOWERING is 'metl'; it may be one of 'auto', 'custom_call', 'inline'" in wrong.stderr
+
+
+def test_results_agree_between_routes():
+    outputs = [jax.jit(lambda *o, w=w: backward(*o, w))(G, X, B) for w in ("auto", "inline")]
+    for a, b in zip(*outputs, strict=True):
+        assert_close(a, np.asarray(b, np.float64))
+    assert jnp.all(jnp.isfinite(outputs[0][0]))

@@ -1,0 +1,287 @@
+"""The compiled library: its handlers' checks, every instruction set, sums of any shape, threads."""
+
+from __future__ import annotations
+
+import os
+import types
+from concurrent.futures import ThreadPoolExecutor
+
+import apple
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+from conftest import assert_close, draw, x64
+from lowering_test import run_python
+from neuron_test import check_values_and_gradients
+
+import jax_mps_neuron as jmn
+from jax_mps_neuron import native
+from jax_mps_neuron._compat import ffi
+
+pytestmark = pytest.mark.usefixtures("native_library")
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"])
+def isa(request):
+    if request.param not in native.isas():
+        pytest.skip(f"this CPU, or this library, has no {request.param}; it has {native.isas()}")
+    before = native.isa()
+    native.use_isa(request.param)
+    yield request.param
+    native.use_isa(before)
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_every_instruction_set(name, dtype, isa):
+    shape = (19, 53)
+    x, gradient, bias = draw(0, shape, dtype, 2.0), draw(1, shape, dtype), draw(2, shape[-1:], dtype)
+    check_values_and_gradients(gradient, x, zoo.neurons(53)[name], bias, "custom_call")
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_every_half_is_read_and_written_exactly(half, isa):
+    bits = np.arange(2**16, dtype=np.uint16)
+    x = jnp.asarray(bits.view(jnp.dtype(half)))
+    y = jmn.neuron(x, jmn.Neuron.none(), lowering="custom_call")
+    x, y = np.asarray(x), np.asarray(y)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+    np.testing.assert_array_equal(y.view(np.uint16)[~np.isnan(x)], bits[~np.isnan(x)])
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_halves_round_to_nearest_even(half, isa):
+    """Sums of a half and a float32 bias: ties, overflow and subnormal results among them."""
+    x = np.arange(2**16, dtype=np.uint16).view(jnp.dtype(half))
+    x = x[np.isfinite(x.astype(np.float32))]
+    ulp = np.spacing(x.astype(np.float16) if half == "float16" else x).astype(np.float32)
+    for fraction in (0.5, 0.25, 0.75, -0.5, -0.50390625):
+        exact = x.astype(np.float32) + np.float32(fraction) * ulp
+        rows = np.stack([x, x])  # channels are the numbers, so each has its own bias
+        bias = np.float32(fraction) * ulp
+        y = jmn.neuron(rows, jmn.Neuron.none(), bias, lowering="custom_call")
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(np.asarray(y)[0], exact.astype(x.dtype))
+
+
+# Sums: one or many strips, tiles of columns, rows repeated side by side, a tail left over by that.
+SUM_SHAPES = [(40_000, 3), (300, 1030), (200_003, 2), (3, 100_003), (1_000_003, 1), (129, 1024), (128, 2048)]
+
+
+@pytest.mark.parametrize("shape", SUM_SHAPES, ids=str)
+@pytest.mark.parametrize("x_dtype", ["float32", "bfloat16", "float64"])
+def test_sums_of_any_shape(shape, x_dtype):
+    with x64(x_dtype == "float64"):
+        x, gradient = draw(0, shape, x_dtype), draw(1, shape, x_dtype)
+        bias = draw(2, shape[-1:], "float64" if x_dtype == "float64" else "float32")
+        neuron = jmn.Neuron.prelu(draw(3, shape[-1:], bias.dtype))
+        actual = jmn.neuron_gradient(gradient, x, neuron, bias, lowering="custom_call")
+        expected = apple.neuron_gradient(gradient, x, neuron, bias)
+        assert_close(actual.data, expected.data)
+        # The error of a sum of n numbers grows as sqrt(n), relative to the sum's own size.
+        tolerance = (1e-6 if x_dtype != "float64" else 1e-15) * np.sqrt(shape[0])
+        np.testing.assert_allclose(actual.bias, expected.bias, atol=tolerance, rtol=1e-5)
+        np.testing.assert_allclose(actual.a, expected.a, atol=tolerance, rtol=1e-5)
+
+
+def test_many_small_matrices():
+    x, gradient, bias = draw(0, (3000, 3, 5)), draw(1, (3000, 3, 5)), draw(2, (3000, 5))
+    gradients = jax.vmap(lambda g, x, b: jmn.neuron_gradient(g, x, jmn.Neuron.gelu(), b, lowering="custom_call"))
+    actual = gradients(gradient, x, bias)
+    flat = apple.neuron_gradient(gradient, x + np.asarray(bias)[:, None], jmn.Neuron.gelu())
+    assert_close(actual.data, flat.data, factor=4)
+    assert_close(actual.bias, flat.data.sum(1), factor=8)
+
+
+SUMS = """
+import sys, hashlib, numpy as np, jax_mps_neuron as jmn
+random = np.random.default_rng(0)
+x, g = random.standard_normal((2, 20_011, 37), np.float32)
+r = jmn.neuron_gradient(g, x, jmn.Neuron.prelu(x[0]), x[1], lowering="custom_call")
+print(hashlib.sha256(b"".join(np.asarray(v).tobytes() for v in r)).hexdigest())
+"""
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system has no sched_setaffinity to take cores away with")
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core alone: there is nothing to compare with")
+    one_core = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\n"
+    hashes = [run_python(code) for code in (SUMS, SUMS, one_core + SUMS)]
+    assert all(h.returncode == 0 for h in hashes), hashes[-1].stderr
+    assert len({h.stdout for h in hashes}) == 1
+
+
+def test_subnormal_numbers():
+    """Kept, on every thread, though XLA's own CPU code flushes them."""
+    x = np.full(1 << 20, 3e-39, np.float32)
+    y = jmn.neuron(x, jmn.Neuron.linear(0.5, 0.0), lowering="custom_call")
+    np.testing.assert_array_equal(y, np.float32(0.5) * x)
+    assert np.asarray(y)[0] > 0
+
+
+def test_calls_from_many_threads_at_once():
+    x = draw(0, (2000, 64))
+    step = jax.jit(lambda x, s: jmn.neuron_gradient(x, x, jmn.Neuron.tanh(s), x[0], lowering="custom_call"))
+    expected = [jax.tree.map(np.asarray, step(x, float(s))) for s in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda s: step(x, float(s % 8)), range(64)))
+    for s, result in enumerate(results):
+        np.testing.assert_array_equal(result.data, expected[s % 8].data)
+        np.testing.assert_array_equal(result.bias, expected[s % 8].bias)
+
+
+def test_more_than_two_to_the_31_elements():
+    """Indices are 64 bits wide. Needs 9 GB of memory: run with JAX_MPS_NEURON_HUGE=1."""
+    if not os.environ.get("JAX_MPS_NEURON_HUGE"):
+        pytest.skip("needs 9 GB of memory; set JAX_MPS_NEURON_HUGE=1 to run it")
+    x = jnp.full((2**31 + 8,), 2.0, jnp.bfloat16)
+    y = jmn.neuron(x, jmn.Neuron.linear(1.5, 0.0), lowering="custom_call")
+    assert y[0] == y[-1] == y[2**31 - 1] == 3.0
+    assert bool((y[-(2**20) :] == 3.0).all())
+
+
+# What the handlers refuse
+
+
+def ffi_call(target, results, *operands, **attributes):
+    attributes = {name: np.int32(value) for name, value in attributes.items()}
+    try:
+        call = ffi.ffi_call(target, results)
+    except TypeError:  # before 0.4.36
+        return ffi.ffi_call(target, results, *operands, **attributes)
+    return call(*operands, **attributes)
+
+
+def shape(*sizes, dtype=np.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+
+def forward(result=None, x=(5, 4), scalars=(4,), *vectors, neuron_type=15, matrix_axes=0, dtype=np.float32):
+    operands = [np.zeros(x, dtype), np.zeros(scalars, np.float32), *vectors]
+    return ffi_call(
+        "jax_mps_neuron.neuron",
+        [result or shape(*x, dtype=dtype)],
+        *operands,
+        neuron_type=neuron_type,
+        matrix_axes=matrix_axes,
+    )
+
+
+def gradient(results=None, gradient=(5, 4), *vectors, neuron_type=15, matrix_axes=0, bias=0, slope=0):
+    return ffi_call(
+        "jax_mps_neuron.neuron_gradient",
+        results or [shape(5, 4)],
+        np.zeros(gradient, np.float32),
+        np.zeros((5, 4), np.float32),
+        np.zeros(4, np.float32),
+        *vectors,
+        neuron_type=neuron_type,
+        matrix_axes=matrix_axes,
+        bias_gradient=bias,
+        slope_gradient=slope,
+    )
+
+
+def v(*sizes, dtype=np.float32):
+    return np.zeros(sizes, dtype)
+
+
+REFUSED = {
+    "neuron_type is 16; it may be 0 to 15": lambda: forward(neuron_type=16),
+    "neuron_type is -1": lambda: gradient(neuron_type=-1),
+    "matrix_axes is -1; it may be 0 to 32": lambda: forward(matrix_axes=-1),
+    "matrix_axes is 33": lambda: forward(matrix_axes=33),
+    "it has 4 operands; it may have 2, or one more": lambda: forward(None, (5, 4), (4,), v(4), v(4)),
+    "it has 2 operands; it may have 3": lambda: forward(neuron_type=10),
+    "x has a dtype that is not": lambda: forward(dtype=np.int32),
+    r"scalars has shape \[3\]; it may have \[4\]": lambda: forward(scalars=(3,)),
+    r"scalars has shape \[1, 4\]": lambda: forward(scalars=(1, 4)),
+    r"bias has shape \[3\]; it may have \[4\]": lambda: forward(None, (5, 4), (4,), v(3)),
+    "bias has dtype float16; it may have float32": lambda: forward(None, (5, 4), (4,), v(4, dtype=np.float16)),
+    r"slope has shape \[5\]": lambda: forward(None, (5, 4), (4,), v(5), neuron_type=10),
+    r"the first result has shape \[5, 5\]; it may have \[5, 4\]": lambda: forward(shape(5, 5)),
+    r"the first result has dtype float16": lambda: forward(shape(5, 4, dtype=np.float16)),
+    r"x has shape \[5, 4\] and the first result \[5, 4\]; they may have 3 axes": lambda: forward(matrix_axes=3),
+    r"x has shape \[\] .*then rows and channels": lambda: forward(None, (), (4,), v(1)),
+    r"x has shape \[5, 4\]; it may have \[1 or 6, 4\]": lambda: forward(shape(6, 4), scalars=(1, 4), matrix_axes=1),
+    r"gradient has shape \[4, 5\]; it may have \[5, 4\]": lambda: gradient(None, (4, 5)),
+    r"gradient has shape \[5, 4, 1\]": lambda: gradient(None, (5, 4, 1)),
+    "a bias gradient is wanted; there is no bias": lambda: gradient([shape(5, 4), shape(4)], bias=1),
+    "only PReLU has slopes": lambda: gradient([shape(5, 4), shape(4)], slope=1),
+    "it has 1 results; it may have 2": lambda: gradient(None, (5, 4), v(4), bias=1),
+    r"the bias gradient has shape \[5\]": lambda: gradient([shape(5, 4), shape(5)], (5, 4), v(4), bias=1),
+    r"the slope gradient has dtype float16": lambda: gradient(
+        [shape(5, 4), shape(4, dtype=np.float16)], (5, 4), v(4), neuron_type=10, slope=1
+    ),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_handlers_refuse_what_they_do_not_expect(message):
+    with pytest.raises(Exception, match=message) as error:
+        jax.block_until_ready(REFUSED[message]())
+    assert "jax_mps_neuron.neuron" in str(error.value)
+
+
+def test_handlers_take_what_they_expect():
+    """The helpers above build valid calls but for what each case changes."""
+    jax.block_until_ready((forward(), gradient(), gradient([shape(5, 4), shape(4)], (5, 4), v(4), bias=1)))
+
+
+# Loading
+
+
+def test_a_library_of_a_newer_ffi_is_not_registered():
+    newer = types.SimpleNamespace(jmn_ffi_api_major=lambda: 0, jmn_ffi_api_minor=lambda: 99)
+    with pytest.raises(native._Unusable, match=r"newer jaxlib \(FFI API 0\.99\) than this one \(0\.\d+\)"):
+        native._check_version(newer)
+    other = types.SimpleNamespace(jmn_ffi_api_major=lambda: 1, jmn_ffi_api_minor=lambda: 0)
+    with pytest.raises(native._Unusable):
+        native._check_version(other)
+    native._check_version(native.library())
+
+
+WITHOUT_LIBRARY = """
+import sys, shutil, pathlib
+folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path({folder!r})
+sys.meta_path = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]
+sys.path.insert(0, str(folder))
+import numpy as np, jax, jax_mps_neuron as jmn
+from jax_mps_neuron import native
+assert pathlib.Path(jmn.__file__).parent.parent == folder, jmn.__file__
+print(native.problem())
+x = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+grad = jax.jit(jax.grad(lambda x, b: jmn.neuron(x, jmn.Neuron.gelu(), b).sum(), (0, 1)))
+assert "custom_call" not in grad.lower(x, x[0]).as_text()
+print(np.asarray(grad(x, x[0])[1]).tolist())
+"""
+
+
+@pytest.mark.parametrize("library", ["absent", "broken"])
+def test_everything_works_without_a_library(library, tmp_path):
+    import shutil
+    from pathlib import Path
+
+    package = tmp_path / "jax_mps_neuron"
+    shutil.copytree(Path(jmn.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "*.dylib", "__pycache__"))
+    if library == "broken":
+        for ending in (".so", ".dylib"):
+            (package / f"libjax_mps_neuron{ending}").write_bytes(b"not a library")
+    result = run_python(WITHOUT_LIBRARY.format(folder=str(tmp_path)))
+    assert result.returncode == 0, result.stderr
+    problem, gradient = result.stdout.splitlines()
+    assert ("was not built" if library == "absent" else "does not load") in problem
+    x = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+    expected = apple.neuron_gradient(np.ones((3, 4)), x, jmn.Neuron.gelu(), x[0])
+    np.testing.assert_allclose(eval(gradient), expected.bias, rtol=1e-5)
+
+
+def test_isa_environment_variable():
+    code = "from jax_mps_neuron import native; print(native.isa())"
+    assert run_python(code, JAX_MPS_NEURON_ISA="baseline").stdout.strip() == "baseline"
+    wrong = run_python(code, JAX_MPS_NEURON_ISA="sse9")
+    assert wrong.returncode == 1
+    assert f"JAX_MPS_NEURON_ISA is 'sse9'; on this machine it may be one of {native.isas()}" in wrong.stderr
