@@ -35,10 +35,11 @@ def custom_call(
     XLA's CPU backend copies operands of a custom call that both aliases buffers and states layouts.
     Row-major is what it gives a call that states none.
     """
-    if _SKIPS_LAYOUTS:
-        rule = ffi.ffi_lowering(
-            target, skip_ffi_layout_processing=True, operand_output_aliases=aliases
-        )
+    static = all(isinstance(size, int) for aval in ctx.avals_out for size in aval.shape)
+    if _SKIPS_LAYOUTS or not static:
+        # Before _SKIPS_LAYOUTS, sizes that are symbols cost those copies.
+        options = {"skip_ffi_layout_processing": True} if _SKIPS_LAYOUTS else {}
+        rule = ffi.ffi_lowering(target, operand_output_aliases=aliases, **options)
         return rule(ctx, *operands, **{name: np.int32(v) for name, v in attributes.items()})
     result_types = [mlir.aval_to_ir_type(aval) for aval in ctx.avals_out]
     call = mlir.custom_call(

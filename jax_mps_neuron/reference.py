@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from . import formulas
@@ -127,7 +127,7 @@ def _argument(
         ones = (1,) * (x.ndim - v.ndim)
         return v.reshape(*v.shape[:matrix_axes], *ones, *v.shape[matrix_axes:])
 
-    alpha, a, b, c = (by_matrix(scalars[..., i]) for i in range(4))
+    alpha, a, b, c = (by_matrix(lax.index_in_dim(scalars, i, -1, keepdims=False)) for i in range(4))
     z = alpha * x.astype(compute_dtype(x))
     if bias is not None:
         z = z + by_matrix(bias)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ except AttributeError:  # before 0.8
     from jax.experimental import enable_x64 as x64
 
 from jax_mps_neuron import native
+from jax_mps_neuron._compat import ffi
 
 DTYPES = ["float32", "float16", "bfloat16", "float64"]
 
@@ -64,3 +67,11 @@ def draw(seed: int, shape, dtype: str = "float32", scale: float = 1.0):
     """Normal numbers, rounded to dtype."""
     values = np.random.default_rng(seed).standard_normal(shape) * scale
     return jnp.asarray(np.asarray(values), dtype)
+
+
+def ffi_call(target, results, *operands, **attributes):
+    """Calls a target on cpu with int32 attributes."""
+    attributes = {name: np.int32(value) for name, value in attributes.items()}
+    if "args" in inspect.signature(ffi.ffi_call).parameters:  # before 0.4.36
+        return ffi.ffi_call(target, results, *operands, **attributes)
+    return ffi.ffi_call(target, results)(*operands, **attributes)

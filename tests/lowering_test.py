@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
-from conftest import assert_close, draw
+from conftest import assert_close, draw, ffi_call
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import native
@@ -76,14 +76,9 @@ def test_several_platforms_take_each_their_route(native_library):
 
 def test_custom_call_without_a_handler_says_what_is_missing(native_library):
     """A program whose target nobody registered fails with the target's name."""
-    from jax_mps_neuron._compat import ffi
-
     x = np.zeros(3, np.float32)
     with pytest.raises(Exception, match="jax_mps_neuron.nowhere"):
-        try:
-            jax.jit(lambda x: ffi.ffi_call("jax_mps_neuron.nowhere", jax.ShapeDtypeStruct((3,), x.dtype))(x))(x)
-        except TypeError:  # before 0.4.36
-            jax.jit(lambda x: ffi.ffi_call("jax_mps_neuron.nowhere", jax.ShapeDtypeStruct((3,), x.dtype), x))(x)
+        ffi_call("jax_mps_neuron.nowhere", jax.ShapeDtypeStruct((3,), x.dtype), x)
 
 
 # Operations an older Metal plugin legalizes, and what shapes data.
