@@ -18,9 +18,7 @@ __all__ = ["Setting", "custom_call", "ffi"]
 
 T = TypeVar("T")
 
-_SKIPS_LAYOUTS = (
-    "skip_ffi_layout_processing" in inspect.signature(ffi.ffi_lowering).parameters
-)
+_SKIPS_LAYOUTS = "skip_ffi_layout_processing" in inspect.signature(ffi.ffi_lowering).parameters
 
 
 def custom_call(

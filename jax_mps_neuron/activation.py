@@ -71,7 +71,11 @@ def neuron_gradient(
 
     Args:
       gradient: the incoming gradient, with respect to y; x's shape.
-      x, neuron, bias, alpha, lowering: as in `neuron`.
+      x: as in `neuron`, and so the rest.
+      neuron: the type f and its parameters.
+      bias: shape [channels], or None.
+      alpha: a real scalar.
+      lowering: None for the default.
 
     Returns:
       NeuronGradient(data, bias, a): data in x's shape and dtype; the bias gradient [channels] in the
@@ -119,7 +123,7 @@ def _neuron(static: _Static, *operands: Any) -> Array:
 
 
 def _neuron_fwd(static: _Static, *operands: Any) -> tuple[Array, Any]:
-    values = Operands(*(None if o is None else o.value for o in operands))
+    values = Operands(*[None if o is None else o.value for o in operands])  # type: ignore[arg-type]
     perturbed = _Perturbed(o is not None and o.perturbed for o in operands)
     # Not _neuron: forward over reverse puts tangents on this, which a custom_vjp function refuses.
     return _activate(static, values), (values, perturbed)
@@ -127,11 +131,11 @@ def _neuron_fwd(static: _Static, *operands: Any) -> tuple[Array, Any]:
 
 def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array | None, ...]:
     o, perturbed = residuals
-    wanted = Operands(*perturbed)
+    wanted = dict(zip(Operands._fields, perturbed, strict=True))
     cotangents: dict[str, Array | None] = dict.fromkeys(Operands._fields)
     if isinstance(gradient, SymbolicZero):
         return tuple(cotangents.values())
-    if wanted.x or wanted.bias or wanted.slope:
+    if wanted["x"] or wanted["bias"] or wanted["slope"]:
         data, *sums = primitives.neuron_gradient(
             gradient,
             o.x,
@@ -139,16 +143,16 @@ def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array
             o.bias,
             o.slope,
             kind=static.kind,
-            bias_gradient=wanted.bias,
-            slope_gradient=wanted.slope,
+            bias_gradient=wanted["bias"],
+            slope_gradient=wanted["slope"],
             lowering=static.lowering,
         )
         cotangents["x"] = data
-        if wanted.bias:
+        if wanted["bias"]:
             cotangents["bias"] = sums.pop(0)
-        if wanted.slope:
+        if wanted["slope"]:
             cotangents["slope"] = sums.pop(0)
-    scalars = [name for name in ("alpha", "a", "b", "c") if getattr(wanted, name)]
+    scalars = [name for name in ("alpha", "a", "b", "c") if wanted[name]]
     if scalars:
         cotangents.update(_scalar_cotangents(static.kind, o, scalars, gradient))
     return tuple(cotangents.values())

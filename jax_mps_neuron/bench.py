@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from . import native
-from .activation import neuron, neuron_gradient
+from .activation import neuron
 from .descriptor import Neuron, NeuronType
 
 __all__ = ["PLAIN", "add_arguments", "run"]
@@ -76,7 +76,7 @@ def _ours(x: Array, n: Neuron, bias: Array | None) -> Array:
     return neuron(x, n, bias, lowering="custom_call")
 
 
-def _chain(step: Callable[[Array], Array], x: Array, y: Array) -> Array:
+def _chain(step: Callable[[Array, Array], Array], x: Array, y: Array) -> Array:
     """CHAIN steps on y, kept apart as a network's matrix products would keep them."""
     for _ in range(CHAIN):
         x, y = lax.optimization_barrier((x, y))
@@ -183,7 +183,9 @@ def shape_argument(text: str) -> tuple[int, int]:
     try:
         rows, channels = map(int, text.lower().split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape; it may be ROWSxCHANNELS, as 4096x2048") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no shape; it may be ROWSxCHANNELS, as 4096x2048"
+        ) from None
     return rows, channels
 
 

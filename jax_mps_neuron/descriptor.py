@@ -66,8 +66,8 @@ class Neuron:
 
     Args:
       type: a `NeuronType`, or its raw value.
-      a, b, c: the type's parameters: numbers or arrays of shape ``[]``, of any real dtype. The ones left out have
-        Apple's documented defaults, and those that the type does not use have no effect.
+      a, b, c: the type's parameters: numbers or arrays of shape ``[]``, of any real dtype. Those left out
+        have Apple's documented defaults, and those that the type does not use have no effect.
         For ``PRELU``, `a` is an array of shape ``[channels]``: a slope for each channel.
 
     Raises:

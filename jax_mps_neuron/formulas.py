@@ -1,8 +1,8 @@
 """f and f' of each neuron type, in jnp: the twin of ``kernels/neuron_math.h``.
 
-Sources: MPSCNNNeuronType.h for f, the table of MPSCNNNeuronGradient in MPSCNNNeuron.h for f'. Where the table is
-ambiguous: HardSigmoid's slope is a where 0 <= a*z + b <= 1; ReLUN's is 0 where z >= b; ReLU, PReLU
-and ELU take the right-hand branch at 0; Absolute's slope is 0 at 0.
+Sources: MPSCNNNeuronType.h for f, MPSCNNNeuronGradient's table in MPSCNNNeuron.h for f'. Where that is
+ambiguous: HardSigmoid's slope is a where 0 <= a*z + b <= 1; ReLUN's is 0 where z >= b; ReLU, PReLU and
+ELU take the right-hand branch at 0; Absolute's slope is 0 at 0.
 
 z is the neuron's argument, alpha * x + bias, in float32 or float64; a, b and c broadcast against it.
 NaN falls through every comparison to a branch that keeps it.
@@ -157,9 +157,7 @@ def _value_jvp(kind: NeuronType, primals: tuple, tangents: tuple) -> tuple[Array
                 at[i] = v
             return _FORMULAS[kind].value(z, *at)
 
-        _, of_parameters = jax.jvp(
-            of_moving, [parameters[i] for i in moving], [rest[i] for i in moving]
-        )
+        _, of_parameters = jax.jvp(of_moving, [parameters[i] for i in moving], [rest[i] for i in moving])
         tangent = of_parameters if tangent is None else tangent + of_parameters
     primal = value(kind, *primals)
     return primal, jnp.zeros_like(primal) if tangent is None else tangent

@@ -34,7 +34,9 @@ def lowered_text(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--platform", default="cpu", help="a JAX platform: cpu, cuda, METAL, ... (default: cpu)")
+    parser.add_argument(
+        "--platform", default="cpu", help="a JAX platform: cpu, cuda, METAL, ... (default: cpu)"
+    )
     parser.add_argument("--neuron", type=type_argument, default=NeuronType.GELU, metavar="TYPE")
     parser.add_argument("--shape", type=shape_argument, default=(128, 64), metavar="ROWSxCHANNELS")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")

@@ -105,7 +105,8 @@ def _lower(
         return mlir.lower_fun(inline, multiple_results=True)(ctx, *operands)
     # In a training step nobody reads the incoming gradient after this call, so the data gradient takes
     # its buffer; where someone does, XLA copies it. Forward, x is a residual and stays.
-    reuse = target == NEURON_GRADIENT and ctx.avals_in[0].shape == ctx.avals_out[0].shape
+    first: tuple[Any, Any] = ctx.avals_in[0], ctx.avals_out[0]
+    reuse = target == NEURON_GRADIENT and first[0].shape == first[1].shape
     integers = {name: int(value) for name, value in attributes.items()}
     return custom_call(
         ctx, target, operands, {"neuron_type": int(kind), **integers}, aliases={0: 0} if reuse else {}

@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from ._compat import ffi
@@ -20,7 +20,7 @@ _TARGETS = {
 }
 
 
-class _Unusable(Exception):
+class _UnusableError(Exception):
     pass
 
 
@@ -57,12 +57,12 @@ def use_isa(name: str, argument: str = "name") -> None:
     library().jmn_use_isa(name.encode())  # type: ignore[union-attr]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
     try:
         lib = _open()
         _check_version(lib)
-    except _Unusable as error:
+    except _UnusableError as error:
         return None, str(error)
     for target, symbol in _TARGETS.items():
         ffi.register_ffi_target(target, ffi.pycapsule(getattr(lib, symbol)), platform="cpu")
@@ -75,11 +75,11 @@ def _open() -> ctypes.CDLL:
     folders = sys.modules[__package__].__path__
     path = next((p for p in (Path(f) / name for f in folders) if p.exists()), None)
     if path is None:
-        raise _Unusable("the native library was not built (no compiler at installation)")
+        raise _UnusableError("the native library was not built (no compiler at installation)")
     try:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
-        raise _Unusable(f"the native library does not load: {error}") from error
+        raise _UnusableError(f"the native library does not load: {error}") from error
     lib.jmn_isa.restype = ctypes.c_char_p
     lib.jmn_current_isa.restype = ctypes.c_char_p
     return lib
@@ -92,12 +92,13 @@ def _check_version(lib: ctypes.CDLL) -> None:
     text = header.read_text() if header.exists() else ""
     found = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", text) for part in ("MAJOR", "MINOR")]
     if not all(found):
-        raise _Unusable(f"jaxlib does not tell its FFI version in {header}")
+        raise _UnusableError(f"jaxlib does not tell its FFI version in {header}")
     theirs = tuple(int(match.group(1)) for match in found if match)
     if ours[0] != theirs[0] or ours[1] > theirs[1]:
-        raise _Unusable(
-            "the native library was built for a newer jaxlib (FFI API {}.{}) than this one ({}.{})"
-            .format(*ours, *theirs)
+        raise _UnusableError(
+            "the native library was built for a newer jaxlib (FFI API {}.{}) than this one ({}.{})".format(
+                *ours, *theirs
+            )
         )
 
 

@@ -115,6 +115,7 @@ def _channels(name: str, value: Any, x: Array) -> Array:
 
 
 def _scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype) -> Array:
+    array: Any
     if isinstance(value, (numbers.Real, np.generic)) and not isinstance(value, complex):
         array = np.asarray(value)
     else:

@@ -11,8 +11,8 @@ y, data          [*M, *rows, C]        in x's dtype
 sums             [*M, C]               in the compute type
 ===============  ====================  ==========================================================
 
-The first `matrix_axes` axes, M, number matrices, as in an MPSMatrix. Each vmap adds one, so a mapped call is
-still one call; an operand shared along one of them has size 1 there. Neither they nor the rows are
+The first `matrix_axes` axes, M, number matrices, as in an MPSMatrix. Each vmap adds one, so a mapped
+call is still one call; an operand shared along one of them has size 1 there. Neither they nor the rows are
 flattened: a reshape here would gather a sharded axis, and between two calls kept apart by an
 optimization barrier XLA's CPU backend makes it a copy. x without channels ([*M]) is one element a matrix.
 """
@@ -20,7 +20,7 @@ optimization barrier XLA's CPU backend makes it a copy. x without channels ([*M]
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -144,9 +144,7 @@ def _neuron_aval(x, scalars, *vectors, matrix_axes, **_):
 
 
 @neuron_gradient_p.def_abstract_eval
-def _neuron_gradient_aval(
-    gradient, x, scalars, *vectors, matrix_axes, bias_gradient, slope_gradient, **_
-):
+def _neuron_gradient_aval(gradient, x, scalars, *vectors, matrix_axes, bias_gradient, slope_gradient, **_):
     matrices = _matrices((gradient, x, scalars, *vectors), matrix_axes)
     data = ShapedArray((*matrices, *x.shape[matrix_axes:]), x.dtype)
     sums = ShapedArray((*matrices, *x.shape[-1:]), compute_dtype(x))
@@ -156,7 +154,7 @@ def _neuron_gradient_aval(
 # Evaluation outside of jit
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(primitive: Primitive, **parameters: Any) -> Any:
     return jax.jit(partial(primitive.bind, **parameters))
 

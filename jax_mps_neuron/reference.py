@@ -33,9 +33,7 @@ class NeuronGradient(NamedTuple):
     a: Array | None
 
 
-def neuron(
-    x: ArrayLike, neuron: Neuron, bias: ArrayLike | None = None, *, alpha: ArrayLike = 1.0
-) -> Array:
+def neuron(x: ArrayLike, neuron: Neuron, bias: ArrayLike | None = None, *, alpha: ArrayLike = 1.0) -> Array:
     """y = f(alpha * x + bias); see `jax_mps_neuron.neuron`."""
     kind, operands = prepare(x, neuron, bias, alpha)
     return forward(operands.x, as_scalars(operands), operands.bias, operands.slope, kind=kind)

@@ -43,10 +43,13 @@ def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
     return result
 
 
-def _with_derivative(derivative: Callable[[Array], Array]) -> Callable:
+_Function = Callable[[Array], Array]
+
+
+def _with_derivative(derivative: _Function) -> Callable[[_Function], _Function]:
     """Gives a function of one array the derivative `derivative`."""
 
-    def decorate(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    def decorate(function: _Function) -> _Function:
         wrapped = jax.custom_jvp(function)
         wrapped.defjvps(lambda tangent, _, x: tangent * derivative(x))
         return wrapped
@@ -54,7 +57,11 @@ def _with_derivative(derivative: Callable[[Array], Array]) -> Callable:
     return decorate
 
 
-@_with_derivative(lambda u: -logistic_derivative(u) * jnp.tanh(0.5 * u))
+def _logistic_second_derivative(u: Array) -> Array:
+    return -logistic_derivative(u) * jnp.tanh(0.5 * u)
+
+
+@_with_derivative(_logistic_second_derivative)
 def logistic_derivative(u: Array) -> Array:
     """e^u / (e^u + 1)^2, the derivative of the logistic function."""
     e = jnp.exp(-jnp.abs(u))

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from jax_mps_neuron import Neuron, NeuronType as T
+from jax_mps_neuron import Neuron
+from jax_mps_neuron import NeuronType as T
 
 
 def f(kind, x, a, b, c):

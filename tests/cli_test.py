@@ -18,8 +18,10 @@ def test_doctor(capsys):
     assert "16 neuron types agree" in text
     assert "default lowering: auto" in text
     for platform in ("cpu", "METAL", "cuda", "tpu"):
-        assert any(line.startswith(platform) and "inline" in line or "custom_call" in line
-                   for line in text.splitlines())
+        assert any(
+            (line.startswith(platform) and "inline" in line) or "custom_call" in line
+            for line in text.splitlines()
+        )
     assert (native.problem() or native.isa()) in text
 
 
@@ -44,7 +46,12 @@ def test_bench(capsys, tmp_path):
     if native.problem():
         pytest.skip(f"no custom call to measure: {native.problem()}")
     out = tmp_path / "bench.json"
-    assert main(["bench", "--shape", "64x32", "--types", "gelu", "prelu", "--repeats", "2", "--json", str(out)]) == 0
+    assert (
+        main(
+            ["bench", "--shape", "64x32", "--types", "gelu", "prelu", "--repeats", "2", "--json", str(out)]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert "| gelu |" in text
     assert "| geometric mean |" in text

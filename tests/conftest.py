@@ -25,11 +25,8 @@ _TOLERANCE = {"float32": 2e-6, "float16": 6e-4, "bfloat16": 4.5e-3, "float64": 1
 
 
 def assert_close(actual, expected, dtype: str | None = None, factor: float = 1.0) -> None:
-    """Asserts that `actual` is `expected` (float64), within the tolerance of its own dtype times `factor`.
-
-    Args:
-      dtype: the dtype whose tolerance counts, where that is not the one of `actual`.
-    """
+    """Asserts that `actual` is `expected` (float64), within `factor` times the tolerance of a dtype: its
+    own unless another is named."""
     tolerance = factor * _TOLERANCE[dtype or str(actual.dtype)]
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape

@@ -1,4 +1,4 @@
-"""Bad input is refused before anything is traced, with the argument's name, its value and what it may be."""
+"""Bad input is refused before it is traced, with the argument's name, its value and what it may be."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ COMMON = [
     (ValueError, r"a \(PRELU's slopes\) has shape \(\)", {"neuron": jmn.Neuron.prelu(0.25)}),
     (TypeError, r"a \(PRELU's slopes\) has dtype int", {"neuron": jmn.Neuron.prelu(v(4, dtype=np.int32))}),
     (ValueError, r"x is a scalar", {"x": 1.0, "neuron": jmn.Neuron.prelu(v(1))}),
-    (ValueError, r"a has shape \(4,\); it may be a scalar \(RELU has no", {"neuron": jmn.Neuron.relu(v(4))}),
+    (
+        ValueError,
+        r"a has shape \(4,\); it may be a scalar \(RELU has no",
+        {"neuron": jmn.Neuron.relu(v(4))},
+    ),
     (ValueError, r"b has shape \(1,\)", {"neuron": jmn.Neuron.tanh(1.0, v(1))}),
     (ValueError, r"c has shape \(2,\)", {"neuron": jmn.Neuron.power(1.0, 0.0, v(2))}),
     (TypeError, r"a is 'x'; it may be an array or a number", {"neuron": jmn.Neuron.elu("x")}),
@@ -71,7 +75,9 @@ def test_refuses_options(function):
         function(alpha=v(2))
     with pytest.raises(TypeError, match=r"alpha has dtype complex"):
         function(alpha=2j)
-    with pytest.raises(ValueError, match="lowering is 'fast'; it may be one of 'auto', 'custom_call', 'inline'"):
+    with pytest.raises(
+        ValueError, match="lowering is 'fast'; it may be one of 'auto', 'custom_call', 'inline'"
+    ):
         function(lowering="fast")
 
 

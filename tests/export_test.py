@@ -28,7 +28,9 @@ def loss(x, bias):
 @pytest.mark.parametrize("platforms", [("cpu",), ("cpu", "cuda"), ("cpu", "METAL")])
 def test_round_trip_through_another_process(platforms, tmp_path, native_library):
     x, bias = draw(0, (6, 4)), draw(1, (4,))
-    exported = export.export(jax.jit(jax.grad(loss, (0, 1))), platforms=platforms, disabled_checks=CHECKS)(x, bias)
+    exported = export.export(jax.jit(jax.grad(loss, (0, 1))), platforms=platforms, disabled_checks=CHECKS)(
+        x, bias
+    )
     assert "jax_mps_neuron.neuron_gradient" in exported.mlir_module()
     (tmp_path / "program").write_bytes(exported.serialize())
     np.savez(tmp_path / "operands", x=x, bias=bias)
@@ -55,9 +57,7 @@ def test_a_derivative_of_an_exported_program(native_library):
     x, bias = draw(0, (6, 4)), draw(1, (4,))
     exported = export.export(jax.jit(loss), disabled_checks=CHECKS)(x, bias)
     again = export.deserialize(exported.serialize(vjp_order=1))
-    np.testing.assert_allclose(
-        jax.grad(again.call)(x, bias), jax.grad(loss)(x, bias), rtol=1e-6
-    )
+    np.testing.assert_allclose(jax.grad(again.call)(x, bias), jax.grad(loss)(x, bias), rtol=1e-6)
 
 
 @pytest.mark.parametrize("lowering", ["inline", "auto"])

@@ -18,14 +18,15 @@ import jax_mps_neuron as jmn
 from jax_mps_neuron import native
 from jax_mps_neuron.lowering import route
 
+GELU = jmn.Neuron.gelu()
 FORWARD, GRADIENT = "@jax_mps_neuron.neuron(", "@jax_mps_neuron.neuron_gradient("
 
 
-def layer(x, bias, lowering=None, neuron=jmn.Neuron.gelu()):
+def layer(x, bias, lowering=None, neuron=GELU):
     return jmn.neuron(x, neuron, bias, lowering=lowering)
 
 
-def backward(gradient, x, bias, lowering=None, neuron=jmn.Neuron.gelu()):
+def backward(gradient, x, bias, lowering=None, neuron=GELU):
     return jax.vjp(lambda x, bias: layer(x, bias, lowering, neuron), x, bias)[1](gradient)
 
 
@@ -77,7 +78,7 @@ def test_several_platforms_take_each_their_route(native_library):
 def test_custom_call_without_a_handler_says_what_is_missing(native_library):
     """A program whose target nobody registered fails with the target's name."""
     x = np.zeros(3, np.float32)
-    with pytest.raises(Exception, match="jax_mps_neuron.nowhere"):
+    with pytest.raises(Exception, match=r"jax_mps_neuron\.nowhere"):
         ffi_call("jax_mps_neuron.nowhere", jax.ShapeDtypeStruct((3,), x.dtype), x)
 
 
@@ -160,7 +161,9 @@ def default_lowering():
 
 
 def test_unknown_default():
-    with pytest.raises(ValueError, match="lowering is 'metal!'; it may be one of 'auto', 'custom_call', 'inline'"):
+    with pytest.raises(
+        ValueError, match="lowering is 'metal!'; it may be one of 'auto', 'custom_call', 'inline'"
+    ):
         jmn.set_default_lowering("metal!")
 
 
@@ -194,7 +197,9 @@ def test_a_program_of_another_default_is_never_served(name, default_lowering):
         traced = jax.jit(function).trace(X)
         assert is_custom_call(traced.lower(lowering_platforms=("METAL",)).as_text()) is wanted
         assert f"lowering={default}" in str(jax.make_jaxpr(function)(X))
-        results.append(np.asarray(function(X)) if default != "custom_call" or not native.problem() else None)
+        results.append(
+            np.asarray(function(X)) if default != "custom_call" or not native.problem() else None
+        )
     for result in results[1:]:
         if result is not None:
             np.testing.assert_allclose(result, results[0], rtol=1e-5, atol=1e-6)
@@ -236,7 +241,10 @@ def test_environment_variable():
     assert run_python(code, JAX_MPS_NEURON_LOWERING="inline").stdout.strip() == "inline"
     wrong = run_python(code, JAX_MPS_NEURON_LOWERING="metl")
     assert wrong.returncode == 1
-    assert "JAX_MPS_NEURON_LOWERING is 'metl'; it may be one of 'auto', 'custom_call', 'inline'" in wrong.stderr
+    assert (
+        "JAX_MPS_NEURON_LOWERING is 'metl'; it may be one of 'auto', 'custom_call', 'inline'"
+        in wrong.stderr
+    )
 
 
 def test_results_agree_between_routes():

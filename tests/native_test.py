@@ -66,7 +66,15 @@ def test_halves_round_to_nearest_even(half, isa):
 
 
 # Sums: one or many strips, tiles of columns, rows repeated side by side, a tail left over by that.
-SUM_SHAPES = [(40_000, 3), (300, 1030), (200_003, 2), (3, 100_003), (1_000_003, 1), (129, 1024), (128, 2048)]
+SUM_SHAPES = [
+    (40_000, 3),
+    (300, 1030),
+    (200_003, 2),
+    (3, 100_003),
+    (1_000_003, 1),
+    (129, 1024),
+    (128, 2048),
+]
 
 
 @pytest.mark.parametrize("shape", SUM_SHAPES, ids=str)
@@ -87,7 +95,9 @@ def test_sums_of_any_shape(shape, x_dtype):
 
 def test_many_small_matrices():
     x, gradient, bias = draw(0, (3000, 3, 5)), draw(1, (3000, 3, 5)), draw(2, (3000, 5))
-    gradients = jax.vmap(lambda g, x, b: jmn.neuron_gradient(g, x, jmn.Neuron.gelu(), b, lowering="custom_call"))
+    gradients = jax.vmap(
+        lambda g, x, b: jmn.neuron_gradient(g, x, jmn.Neuron.gelu(), b, lowering="custom_call")
+    )
     actual = gradients(gradient, x, bias)
     flat = apple.neuron_gradient(gradient, x + np.asarray(bias)[:, None], jmn.Neuron.gelu())
     assert_close(actual.data, flat.data, factor=4)
@@ -191,13 +201,19 @@ REFUSED = {
     r"scalars has shape \[3\]; it may have \[4\]": lambda: forward(scalars=(3,)),
     r"scalars has shape \[1, 4\]": lambda: forward(scalars=(1, 4)),
     r"bias has shape \[3\]; it may have \[4\]": lambda: forward(None, (5, 4), (4,), v(3)),
-    "bias has dtype float16; it may have float32": lambda: forward(None, (5, 4), (4,), v(4, dtype=np.float16)),
+    "bias has dtype float16; it may have float32": lambda: forward(
+        None, (5, 4), (4,), v(4, dtype=np.float16)
+    ),
     r"slope has shape \[5\]": lambda: forward(None, (5, 4), (4,), v(5), neuron_type=10),
     r"the first result has shape \[5, 5\]; it may have \[5, 4\]": lambda: forward(shape(5, 5)),
     r"the first result has dtype float16": lambda: forward(shape(5, 4, dtype=np.float16)),
-    r"x has shape \[5, 4\] and the first result \[5, 4\]; they may have 3 axes": lambda: forward(matrix_axes=3),
+    r"x has shape \[5, 4\] and the first result \[5, 4\]; they may have 3 axes": lambda: forward(
+        matrix_axes=3
+    ),
     r"x has shape \[\] .*then rows and channels": lambda: forward(None, (), (4,), v(1)),
-    r"x has shape \[5, 4\]; it may have \[1 or 6, 4\]": lambda: forward(shape(6, 4), scalars=(1, 4), matrix_axes=1),
+    r"x has shape \[5, 4\]; it may have \[1 or 6, 4\]": lambda: forward(
+        shape(6, 4), scalars=(1, 4), matrix_axes=1
+    ),
     r"gradient has shape \[4, 5\]; it may have \[5, 4\]": lambda: gradient(None, (4, 5)),
     r"gradient has shape \[5, 4, 1\]": lambda: gradient(None, (5, 4, 1)),
     "a bias gradient is wanted; there is no bias": lambda: gradient([shape(5, 4), shape(4)], bias=1),
@@ -227,10 +243,11 @@ def test_handlers_take_what_they_expect():
 
 def test_a_library_of_a_newer_ffi_is_not_registered():
     newer = types.SimpleNamespace(jmn_ffi_api_major=lambda: 0, jmn_ffi_api_minor=lambda: 99)
-    with pytest.raises(native._Unusable, match=r"newer jaxlib \(FFI API 0\.99\) than this one \(0\.\d+\)"):
+    message = r"newer jaxlib \(FFI API 0\.99\) than this one \(0\.\d+\)"
+    with pytest.raises(native._UnusableError, match=message):
         native._check_version(newer)
     other = types.SimpleNamespace(jmn_ffi_api_major=lambda: 1, jmn_ffi_api_minor=lambda: 0)
-    with pytest.raises(native._Unusable):
+    with pytest.raises(native._UnusableError):
         native._check_version(other)
     native._check_version(native.library())
 
@@ -257,7 +274,9 @@ def test_everything_works_without_a_library(library, tmp_path):
     from pathlib import Path
 
     package = tmp_path / "jax_mps_neuron"
-    shutil.copytree(Path(jmn.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "*.dylib", "__pycache__"))
+    shutil.copytree(
+        Path(jmn.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "*.dylib", "__pycache__")
+    )
     if library == "broken":
         for ending in (".so", ".dylib"):
             (package / f"libjax_mps_neuron{ending}").write_bytes(b"not a library")

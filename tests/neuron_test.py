@@ -81,11 +81,23 @@ def test_vjp_is_that_of_the_formula(name, dtype, lowering):
     c = neuron.c
     at = jax.tree.map(lambda p: jnp.asarray(p, wide), neuron)
     operands = (x, bias, jmn.Neuron(at.type, at.a, at.b, c), jnp.asarray(1.25, wide))
-    y, vjp = jax.vjp(lambda x, bias, a, b, alpha: ours(x, bias, jmn.Neuron(at.type, a, b, c), alpha),
-                     x, bias, at.a, at.b, operands[3])
+    y, vjp = jax.vjp(
+        lambda x, bias, a, b, alpha: ours(x, bias, jmn.Neuron(at.type, a, b, c), alpha),
+        x,
+        bias,
+        at.a,
+        at.b,
+        operands[3],
+    )
     actual = vjp(gradient)
-    y_plain, vjp = jax.vjp(lambda x, bias, a, b, alpha: plain(x, bias, jmn.Neuron(at.type, a, b, c), alpha),
-                           x.astype(wide), bias.astype(wide), at.a, at.b, operands[3])
+    y_plain, vjp = jax.vjp(
+        lambda x, bias, a, b, alpha: plain(x, bias, jmn.Neuron(at.type, a, b, c), alpha),
+        x.astype(wide),
+        bias.astype(wide),
+        at.a,
+        at.b,
+        operands[3],
+    )
     expected = vjp(gradient.astype(wide))
     assert_close(y, y_plain)
     for got, want, operand in zip(actual, expected, (x, bias, at.a, at.b, operands[3]), strict=True):
@@ -104,6 +116,7 @@ def test_gradients_of_the_base(lowering):
             lambda c: jmn.Neuron.exponential(0.5, 0.25, c),
             lambda c: jmn.Neuron.logarithm(0.5, 2.0, c),
         ):
+
             def total(c, make=make):
                 return jmn.neuron(x, make(c), lowering=lowering).sum()
 
@@ -136,7 +149,13 @@ def test_whole_range(name, lowering):
         )
 
 
-TAILS = {"sigmoid": (-80, 80), "tanh": (-60, 60), "softplus": (-55, 0), "elu": (-85, 0), "gelu": (-12.5, -1)}
+TAILS = {
+    "sigmoid": (-80, 80),
+    "tanh": (-60, 60),
+    "softplus": (-55, 0),
+    "elu": (-85, 0),
+    "gelu": (-12.5, -1),
+}
 
 
 @pytest.mark.parametrize("name", TAILS)

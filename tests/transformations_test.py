@@ -152,8 +152,13 @@ def test_jacobian_does_not_copy_x(native_library):
     jacobian = jax.jacrev(lambda x: jmn.neuron(x, Neuron.tanh(), lowering="custom_call"))
     expected = np.diag(apple.neuron_gradient(np.ones(12), np.ravel(x), Neuron.tanh()).data)
     assert_close(jacobian(x).reshape(12, 12), expected)
-    call = next(line for line in jax.jit(jacobian).lower(x).as_text().splitlines() if "neuron_gradient(" in line)
-    assert "(tensor<3x4x3x4xf32>, tensor<1x1x3x4xf32>" in call or "(tensor<12x3x4xf32>, tensor<1x3x4xf32>" in call
+    call = next(
+        line for line in jax.jit(jacobian).lower(x).as_text().splitlines() if "neuron_gradient(" in line
+    )
+    assert (
+        "(tensor<3x4x3x4xf32>, tensor<1x1x3x4xf32>" in call
+        or "(tensor<12x3x4xf32>, tensor<1x3x4xf32>" in call
+    )
 
 
 # Differentiation
@@ -203,7 +208,9 @@ def test_gradient_function_is_differentiable(lowering):
     gradient, x, bias = draw(0, (3, 4)), draw(1, (3, 4)), draw(2, (4,))
 
     def total(gradient, x, bias, alpha):
-        result = jmn.neuron_gradient(gradient, x, Neuron.tanh(1.5, 0.5), bias, alpha=alpha, lowering=lowering)
+        result = jmn.neuron_gradient(
+            gradient, x, Neuron.tanh(1.5, 0.5), bias, alpha=alpha, lowering=lowering
+        )
         return (result.data**2).sum() + (result.bias**3).sum()
 
     def plain(gradient, x, bias, alpha):
@@ -263,7 +270,9 @@ def test_stop_gradient_and_integer_results(lowering):
     x = draw(0, (3, 4))
     grad = jax.grad(lambda x: jmn.neuron(jax.lax.stop_gradient(x), Neuron.gelu(), lowering=lowering).sum())
     np.testing.assert_array_equal(grad(x), 0)
-    _, unused = jax.value_and_grad(lambda x: (jmn.neuron(x, Neuron.gelu(), lowering=lowering), x.sum())[1])(x)
+    _, unused = jax.value_and_grad(lambda x: (jmn.neuron(x, Neuron.gelu(), lowering=lowering), x.sum())[1])(
+        x
+    )
     np.testing.assert_array_equal(unused, 1)
 
 
