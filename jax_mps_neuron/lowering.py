@@ -98,6 +98,7 @@ def _lower(
     *operands: Any,
     kind: int,
     lowering: str,
+    in_place: bool = False,
     **attributes: int,
 ) -> Any:
     if route(platform, lowering)[0] == "inline":
@@ -106,7 +107,7 @@ def _lower(
     # In a training step nobody reads the incoming gradient after this call, so the data gradient takes
     # its buffer; where someone does, XLA copies it. Forward, x is a residual and stays.
     first: tuple[Any, Any] = ctx.avals_in[0], ctx.avals_out[0]
-    reuse = target == NEURON_GRADIENT and first[0].shape == first[1].shape
+    reuse = in_place and first[0].shape == first[1].shape
     integers = {name: int(value) for name, value in attributes.items()}
     return custom_call(
         ctx, target, operands, {"neuron_type": int(kind), **integers}, aliases={0: 0} if reuse else {}

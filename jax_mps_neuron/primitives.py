@@ -79,6 +79,7 @@ def neuron_gradient(
             slope_gradient=slope_gradient,
             lowering=lowering,
             matrix_axes=0,
+            in_place=True,
         )
     )
 
@@ -156,6 +157,8 @@ def _neuron_gradient_aval(gradient, x, scalars, *vectors, matrix_axes, bias_grad
 
 @cache
 def _compiled(primitive: Primitive, **parameters: Any) -> Any:
+    if "in_place" in parameters:
+        parameters["in_place"] = False  # the gradient is an array of the caller's, and would be copied
     return jax.jit(partial(primitive.bind, **parameters))
 
 
