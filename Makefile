@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/train_digits.py --output demo.png
 
 test: $(VENV)/installed
-	$(BIN)/pytest --numprocesses auto
+	JAX_MPS_NEURON_REQUIRE_NATIVE=1 $(BIN)/pytest --numprocesses auto
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -23,32 +23,52 @@ _SKIPS_LAYOUTS = "skip_ffi_layout_processing" in inspect.signature(ffi.ffi_lower
 
 def custom_call(
     ctx: mlir.LoweringRuleContext,
+    platform: str,
     target: str,
     operands: Any,
     attributes: dict[str, int],
-    aliases: dict[int, int],
+    in_place: bool,
 ) -> Any:
-    """Emits a typed-FFI custom call with int32 attributes, without stating operand layouts.
+    """Emits a typed-FFI custom call on row-major buffers, with int32 attributes.
 
-    XLA's CPU backend copies operands of a custom call that both aliases buffers and states layouts.
-    Row-major is what it gives a call that states none.
+    In place, the first result takes the buffer of the first operand. On cpu such a call must not state
+    layouts, or XLA copies the operand wherever a reshape of a dot or a convolution makes it. It reads
+    row-major operands then too, but XLA may give it results of a layout that someone asked for further
+    on, so those are pinned; an exported program, which may hold no such pin, is not in place.
     """
-    static = all(isinstance(size, int) for aval in ctx.avals_out for size in aval.shape)
-    if _SKIPS_LAYOUTS or not static:
-        # Before _SKIPS_LAYOUTS, sizes that are symbols cost those copies.
-        options = {"skip_ffi_layout_processing": True} if _SKIPS_LAYOUTS else {}
-        rule = ffi.ffi_lowering(target, operand_output_aliases=aliases, **options)
-        return rule(ctx, *operands, **{name: np.int32(v) for name, v in attributes.items()})
-    result_types = [mlir.aval_to_ir_type(aval) for aval in ctx.avals_out]
+    exporting = ctx.module_context.lowering_parameters.for_export
+    if not (in_place and platform == "cpu") or exporting:
+        aliases = {0: 0} if in_place and not exporting else None
+        rule = ffi.ffi_lowering(target, operand_output_aliases=aliases)
+        return rule(ctx, *operands, **_int32(attributes))
+    if _SKIPS_LAYOUTS:
+        rule = ffi.ffi_lowering(target, skip_ffi_layout_processing=True, operand_output_aliases={0: 0})
+        results = rule(ctx, *operands, **_int32(attributes))
+        pin = mlir.lower_fun(_pin_row_major, multiple_results=True)
+        return pin(ctx.replace(avals_in=ctx.avals_out), *results)
+    # Before, nobody could ask for a layout inside of a program.
     call = mlir.custom_call(
         target,
         operands=operands,
-        result_types=result_types,
+        result_types=[mlir.aval_to_ir_type(aval) for aval in ctx.avals_out],
         api_version=4,
         backend_config={name: mlir.i32_attr(v) for name, v in attributes.items()},
-        operand_output_aliases=aliases,
+        operand_output_aliases={0: 0},
     )
     return call.results
+
+
+def _int32(attributes: dict[str, int]) -> dict[str, np.int32]:
+    return {name: np.int32(value) for name, value in attributes.items()}
+
+
+def _pin_row_major(*values: Any) -> list[Any]:
+    from jax.experimental.layout import Layout, with_layout_constraint
+
+    def pin(value):
+        return with_layout_constraint(value, Layout(tuple(range(value.ndim)))) if value.ndim > 1 else value
+
+    return [pin(value) for value in values]
 
 
 class Setting(Generic[T]):

@@ -204,7 +204,10 @@ def _key(neuron: Neuron) -> tuple[Any, ...]:
     def value(parameter: Any) -> Any:
         if isinstance(parameter, (jax.Array, np.ndarray, np.generic, int, float)):
             array = np.asarray(parameter)
-            return array.item() if array.ndim == 0 else (array.shape, tuple(array.ravel().tolist()))
+            if array.ndim == 0:
+                return array.item()
+            # Slopes have gradients of their own dtype.
+            return str(array.dtype), array.shape, tuple(array.ravel().tolist())
         return parameter
 
     return (neuron.type, *map(value, (neuron.a, neuron.b, neuron.c)))

@@ -5,7 +5,8 @@ ambiguous: HardSigmoid's slope is a where 0 <= a*z + b <= 1; ReLUN's is 0 where 
 ELU take the right-hand branch at 0; Absolute's slope is 0 at 0.
 
 z is the neuron's argument, alpha * x + bias, in float32 or float64; a, b and c broadcast against it.
-NaN falls through every comparison to a branch that keeps it.
+A NaN falls
+through every comparison of f to a branch that keeps it; f' takes the branch that the comparison takes.
 """
 
 from __future__ import annotations
@@ -167,5 +168,5 @@ value.defjvp(_value_jvp, symbolic_zeros=True)
 
 
 def slope_derivative(z: Array) -> Array:
-    """PReLU's df/da, z where z < 0 and else 0, which the slope gradient sums."""
-    return jnp.where(z < 0, z, 0.0)
+    """PReLU's df/da, z where z < 0 and else 0, which the slope gradient sums. NaN stays NaN."""
+    return _negative(z)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -104,11 +105,14 @@ def _lower(
     if route(platform, lowering)[0] == "inline":
         inline = partial(function, kind=kind, **attributes)
         return mlir.lower_fun(inline, multiple_results=True)(ctx, *operands)
+    if platform == "cpu" and native.problem():
+        warnings.warn(
+            f"this program holds the custom call {target}, which cannot run here: {native.problem()}",
+            stacklevel=2,
+        )
     # In a training step nobody reads the incoming gradient after this call, so the data gradient takes
     # its buffer; where someone does, XLA copies it. Forward, x is a residual and stays.
     first: tuple[Any, Any] = ctx.avals_in[0], ctx.avals_out[0]
-    reuse = in_place and first[0].shape == first[1].shape
-    integers = {name: int(value) for name, value in attributes.items()}
-    return custom_call(
-        ctx, target, operands, {"neuron_type": int(kind), **integers}, aliases={0: 0} if reuse else {}
-    )
+    integers = {"neuron_type": int(kind), **{name: int(value) for name, value in attributes.items()}}
+    in_place = in_place and first[0].shape == first[1].shape
+    return custom_call(ctx, platform, target, operands, integers, in_place)

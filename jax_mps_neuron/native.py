@@ -75,7 +75,7 @@ def _open() -> ctypes.CDLL:
     folders = sys.modules[__package__].__path__
     path = next((p for p in (Path(f) / name for f in folders) if p.exists()), None)
     if path is None:
-        raise _UnusableError("the native library was not built (no compiler at installation)")
+        raise _UnusableError("the native library was not built; the installation's log says why")
     try:
         lib = ctypes.CDLL(str(path))
     except OSError as error:

@@ -32,7 +32,7 @@ class Operands(NamedTuple):
 
 
 def compute_dtype(x: Array) -> np.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 def prepare(

@@ -162,8 +162,13 @@ def _compiled(primitive: Primitive, **parameters: Any) -> Any:
     return jax.jit(partial(primitive.bind, **parameters))
 
 
-for _primitive in (neuron_p, neuron_gradient_p):
-    _primitive.def_impl(partial(lambda p, *args, **kw: _compiled(p, **kw)(*args), _primitive))
+def _evaluate(primitive: Primitive, *operands: Array, **parameters: Any) -> list[Array]:
+    with jax.disable_jit(False):  # a kernel is one operation also where jit is disabled to look inside
+        return _compiled(primitive, **parameters)(*operands)
+
+
+neuron_p.def_impl(partial(_evaluate, neuron_p))
+neuron_gradient_p.def_impl(partial(_evaluate, neuron_gradient_p))
 
 
 # Lowering

@@ -67,9 +67,9 @@ def as_neuron_gradient(
 ) -> NeuronGradient:
     """The results of `backward` in the dtypes of what they are gradients of."""
     data, *sums = results
-    of_bias = sums.pop(0).astype(jnp.result_type(bias)) if bias is not None else None
-    of_slope = sums.pop(0).astype(jnp.result_type(neuron.a)) if sums else None
-    return NeuronGradient(data.astype(jnp.result_type(x)), of_bias, of_slope)
+    of_bias = sums.pop(0).astype(jnp.asarray(bias).dtype) if bias is not None else None
+    of_slope = sums.pop(0).astype(jnp.asarray(neuron.a).dtype) if sums else None
+    return NeuronGradient(data.astype(jnp.asarray(x).dtype), of_bias, of_slope)
 
 
 # The functions of the two primitives, on operands in the primitives' shapes (primitives.py): the first
@@ -129,5 +129,6 @@ def _argument(
     z = alpha * x.astype(compute_dtype(x))
     if bias is not None:
         z = z + by_matrix(bias)
-    shape = jnp.broadcast_shapes(z.shape, a.shape)  # more matrices of parameters than of x
-    return jnp.broadcast_to(z, shape), alpha, (a if slope is None else by_matrix(slope), b, c)
+    a = a if slope is None else by_matrix(slope)
+    shape = jnp.broadcast_shapes(z.shape, alpha.shape, a.shape)  # more matrices of parameters than of x
+    return jnp.broadcast_to(z, shape), alpha, (a, b, c)

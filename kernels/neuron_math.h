@@ -78,7 +78,8 @@ NEURON_INLINE T logistic_derivative(T z) {
 }
 
 // ---- neuron types -----------------------------------------------------------------------------
-// z is the argument alpha * x + bias. NaN falls through every comparison to a branch that keeps it.
+// z is the argument alpha * x + bias. A NaN falls through every comparison of f to a branch that keeps it;
+// f' takes the branch that the comparison takes.
 
 template <typename T>
 struct Parameters {
@@ -182,7 +183,7 @@ struct Prelu {
   NEURON_INLINE T derivative(T z, Parameters<T> p) { return Relu::derivative(z, p); }
   // df/da, which the slope gradient sums over the rows.
   template <typename T>
-  NEURON_INLINE T slope_derivative(T z) { return z < T(0) ? z : T(0); }
+  NEURON_INLINE T slope_derivative(T z) { return z >= T(0) ? T(0) : z; }
 };
 
 struct Relun {

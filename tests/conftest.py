@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,12 @@ def assert_close(actual, expected, dtype: str | None = None, factor: float = 1.0
     finite = np.abs(expected[np.isfinite(expected)])
     scale = 0.1 * finite.max() if finite.size else 0.0
     np.testing.assert_allclose(actual, expected, rtol=4 * tolerance, atol=tolerance * scale)
+
+
+def pytest_sessionstart():
+    """JAX_MPS_NEURON_REQUIRE_NATIVE makes what would skip half of the tests a failure."""
+    if os.environ.get("JAX_MPS_NEURON_REQUIRE_NATIVE") and native.problem():
+        pytest.exit(f"the native library is required, but {native.problem()}", returncode=1)
 
 
 @pytest.fixture(params=DTYPES)

@@ -75,6 +75,7 @@ def test_equality_hash_copy_and_pickle_go_by_value():
     assert neuron == twin
     assert hash(neuron) == hash(twin)
     assert neuron != Neuron.prelu(np.float32([0.25, 0.75]))
+    assert neuron != Neuron.prelu(jnp.bfloat16([0.25, 0.5]))  # its slope gradient is bfloat16
     assert Neuron.elu(0.5) == Neuron.elu(np.float32(0.5))
     assert hash(Neuron.elu(0.5)) == hash(Neuron.elu(jnp.float32(0.5)))
     assert Neuron.relu(1.0) != Neuron.elu(1.0)

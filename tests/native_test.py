@@ -265,6 +265,16 @@ x = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
 grad = jax.jit(jax.grad(lambda x, b: jmn.neuron(x, jmn.Neuron.gelu(), b).sum(), (0, 1)))
 assert "custom_call" not in grad.lower(x, x[0]).as_text()
 print(np.asarray(grad(x, x[0])[1]).tolist())
+import warnings
+call = jax.jit(lambda x: jmn.neuron(x, jmn.Neuron.gelu(), lowering="custom_call"))
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    assert "jax_mps_neuron.neuron" in call.lower(x).as_text()
+print(caught[0].message)
+try:
+    call(x)
+except Exception as error:
+    print(str(error).splitlines()[0])
 """
 
 
@@ -282,7 +292,10 @@ def test_everything_works_without_a_library(library, tmp_path):
             (package / f"libjax_mps_neuron{ending}").write_bytes(b"not a library")
     result = run_python(WITHOUT_LIBRARY.format(folder=str(tmp_path)))
     assert result.returncode == 0, result.stderr
-    problem, gradient = result.stdout.splitlines()
+    problem, gradient, warning, error = result.stdout.splitlines()
+    assert problem in warning
+    assert "holds the custom call jax_mps_neuron.neuron, which cannot run here" in warning
+    assert "jax_mps_neuron.neuron" in error
     assert ("was not built" if library == "absent" else "does not load") in problem
     x = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
     expected = apple.neuron_gradient(np.ones((3, 4)), x, jmn.Neuron.gelu(), x[0])

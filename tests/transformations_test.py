@@ -90,6 +90,27 @@ def test_vmap(which, name, size, lowering):
         assert_close(got, want, factor=4)
 
 
+def test_vmap_over_slopes_alone(lowering):
+    """Then nothing but the slopes has the mapped axis, not even the other parameters."""
+    gradient, x, slopes = draw(0, (3, 4)), draw(1, (3, 4)), draw(2, (5, 4))
+    bias = draw(3, (4,))
+
+    def step(slopes):
+        return jmn.neuron_gradient(gradient, x, Neuron.prelu(slopes), bias, lowering=lowering)
+
+    actual = jax.vmap(step)(slopes)
+    y = jax.vmap(lambda s: jmn.neuron(x, Neuron.prelu(s), bias, lowering=lowering))(slopes)
+    tangents = jax.vmap(jax.jacfwd(lambda s: step(s).data.sum()))(slopes)
+    for i in range(5):
+        neuron = Neuron.prelu(slopes[i])
+        expected = apple.neuron_gradient(gradient, x, neuron, bias)
+        for got, want in zip(actual, expected, strict=True):
+            assert_close(got[i], want, factor=4)
+        assert_close(y[i], apple.neuron(x, neuron, bias))
+        negative = np.asarray(x, np.float64) + np.asarray(bias) < 0
+        assert_close(tangents[i], (np.asarray(gradient) * negative).sum(0), factor=4)
+
+
 @pytest.mark.parametrize("which", AXES)
 def test_vmap_is_still_one_call(which, native_library):
     """For PReLU, whose parameters have their gradients in the same call."""
@@ -369,3 +390,26 @@ def test_pmap_on_one_device():
     x = draw(0, (1, 3, 4))
     y = jax.pmap(lambda x: jmn.neuron(x, Neuron.gelu()))(x)
     assert_close(y, apple.neuron(x, Neuron.gelu()))
+
+
+def test_disabled_jit(lowering):
+    x = draw(0, (3, 4))
+    with jax.disable_jit():
+        data = jax.grad(lambda x: jmn.neuron(x, Neuron.gelu(), lowering=lowering).sum())(x)
+    assert_close(data, apple.neuron_gradient(np.ones((3, 4)), x, Neuron.gelu()).data)
+
+
+def test_strict_dtype_promotion(lowering):
+    x, bias = draw(0, (3, 4), "bfloat16"), draw(1, (4,), "float32")
+    with jax.numpy_dtype_promotion("strict"):
+        y = jmn.neuron(x, Neuron.tanh(1.5, 0.5), bias, alpha=2, lowering=lowering)
+        data = jax.grad(lambda x: jmn.neuron(x, Neuron.gelu(), bias, lowering=lowering).sum())(x)
+    assert_close(y, apple.neuron(x, Neuron.tanh(1.5, 0.5), bias, 2.0))
+    assert_close(data, apple.neuron_gradient(np.ones((3, 4)), x, Neuron.gelu(), bias).data)
+
+
+def test_vmap_of_a_function_of_scalars(lowering):
+    """Matrices of one element each; shared parameters let the kernel take them as one row."""
+    x = draw(0, (50, 40))
+    f = jax.vmap(jax.vmap(jax.grad(lambda x: jmn.neuron(x, Neuron.softplus(1.25), lowering=lowering))))
+    assert_close(f(x), apple.neuron_gradient(np.ones((50, 40)), x, Neuron.softplus(1.25)).data)

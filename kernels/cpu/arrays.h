@@ -9,6 +9,10 @@
 #include <memory>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "parallel.h"
 #include "strips.h"
 
@@ -30,11 +34,11 @@ struct Matrices {
 
 // Where an operand's matrices lie. Along an axis that all matrices share, the step is 0.
 struct Operand {
+  bool present = false;
   const char* data = nullptr;
   int64_t steps[kMatrixAxes];  // bytes from one matrix to the next along each axis
 
   const char* at(int64_t matrix, const Matrices& matrices) const {
-    if (!data) return nullptr;
     const char* p = data;
     for (int i = matrices.axes - 1; i >= 0; --i) {
       p += matrix % matrices.sizes[i] * steps[i];
@@ -42,19 +46,39 @@ struct Operand {
     }
     return p;
   }
+
+  // Whether all matrices are one, or lie side by side; either is true of an operand that is absent.
+  bool shared(const Matrices& m) const {
+    return !present || std::all_of(steps, steps + m.axes, [](int64_t step) { return step == 0; });
+  }
+  bool side_by_side(const Matrices& m) const {
+    if (!present) return true;
+    for (int i = 0; i < m.axes; ++i) {
+      if (m.sizes[i] != 1 && steps[i] == 0) return false;
+    }
+    return true;
+  }
 };
 
 struct Arrays {
   Matrices matrices;
   int64_t rows = 0, channels = 0;
   int64_t element_size = 0, compute_size = 0;  // bytes of an element, and of what it is computed in
-  Operand gradient, x, scalars, bias, slope;   // absent ones have no data
+  Operand gradient, x, scalars, bias, slope;
   char* result = nullptr;                      // [*matrices, rows, channels]
   char* bias_sum = nullptr;                    // [*matrices, channels] in the compute type, or null
   char* slope_sum = nullptr;                   // likewise
 
-  bool by_column() const { return bias.data || slope.data; }
+  bool by_column() const { return bias.present || slope.present; }
   bool sums() const { return bias_sum || slope_sum; }
+
+  // Where nothing tells matrices apart, their rows are the rows of one.
+  void join_matrices() {
+    const bool alike = scalars.shared(matrices) && bias.shared(matrices) && slope.shared(matrices);
+    if (sums() || !alike || !x.side_by_side(matrices) || !gradient.side_by_side(matrices)) return;
+    rows *= matrices.count();
+    matrices.axes = 0;
+  }
 };
 
 // Columns a strip spans: their bias, slopes and sums stay in the first-level cache.
@@ -94,13 +118,11 @@ struct Columns {
 };
 
 // Columns [first, first + width) of a per-channel operand, repeated; zeros if it is absent.
-inline const void* columns(const char* channels, char* space, const Cut& cut, const Arrays& a,
-                           int64_t first, int64_t width) {
-  if (channels && cut.repeat == 1) return channels + first * a.compute_size;
-  if (!channels) {
-    std::memset(space, 0, width * a.compute_size);
-    return space;
-  }
+inline const void* columns(const Operand& operand, int64_t matrix, char* space, const Cut& cut,
+                           const Arrays& a, int64_t first, int64_t width) {
+  if (!operand.present) return std::memset(space, 0, width * a.compute_size);
+  const char* channels = operand.at(matrix, a.matrices);
+  if (cut.repeat == 1) return channels + first * a.compute_size;
   const int64_t bytes = a.channels * a.compute_size;
   for (int64_t i = 0; i < cut.repeat; ++i) std::memcpy(space + i * bytes, channels, bytes);
   return space;
@@ -137,10 +159,25 @@ void add_strips(const char* partials, char* sums, int64_t strips, const Arrays& 
   }
 }
 
-// Runs `kernel` over the arrays, sums of type T. Returns false if memory for the strips' sums, at most
-// 1/kRows of the result, cannot be had.
+// Asks for large pages under memory that is about to be written for the first time: a page fault costs
+// about as much as computing the 4 KiB that it brings.
+inline void prefer_large_pages(char* begin, int64_t bytes) {
+#if defined(__linux__)
+  constexpr int64_t kLargePage = 1 << 21;
+  if (bytes < 2 * kLargePage) return;
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  const uintptr_t first = (address + kLargePage - 1) & ~uintptr_t{kLargePage - 1};
+  madvise(reinterpret_cast<void*>(first), (address + bytes - first) & ~(kLargePage - 1), MADV_HUGEPAGE);
+#else
+  (void)begin, (void)bytes;
+#endif
+}
+
+// Runs `kernel` over the arrays, sums of type T. Returns false if memory for the strips' sums cannot be
+// had: for each sum wanted, one number for every kRows of the result.
 template <typename T, typename Pool>
-bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
+bool run(Pool& pool, Arrays a, void (*kernel)(const Strip&)) {
+  a.join_matrices();
   const int64_t matrices = a.matrices.count();
   if (matrices == 0 || a.channels == 0 || a.rows == 0) {
     const int64_t bytes = matrices * a.channels * a.compute_size;
@@ -149,6 +186,9 @@ bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
     return true;
   }
   const Cut cut(a);
+  if (a.result != a.gradient.data) {
+    prefer_large_pages(a.result, matrices * a.rows * a.channels * a.element_size);
+  }
 
   // Sums of each strip, [matrices, strips, channels]; a single strip writes the results themselves.
   std::unique_ptr<char[]> partials;
@@ -156,10 +196,10 @@ bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
   char* slope_sums = a.slope_sum;
   if (a.sums() && cut.strips > 1) {
     const int64_t bytes = matrices * cut.strips * a.channels * a.compute_size;
-    partials.reset(new (std::nothrow) char[2 * bytes]);
+    partials.reset(new (std::nothrow) char[bytes * (bias_sums && slope_sums ? 2 : 1)]);
     if (!partials) return false;
+    if (slope_sums) slope_sums = partials.get() + (bias_sums ? bytes : 0);
     if (bias_sums) bias_sums = partials.get();
-    if (slope_sums) slope_sums = partials.get() + bytes;
   }
 
   auto run_strip = [&](int64_t matrix, int64_t strip, int64_t tile, Columns& space) {
@@ -168,20 +208,19 @@ bool run(Pool& pool, const Arrays& a, void (*kernel)(const Strip&)) {
     const int64_t row = strip * kRows;
     const int64_t offset = matrix * a.rows * a.channels + row * cut.width + first;
     auto at = [&](const Operand& operand) {
-      const char* p = operand.at(matrix, a.matrices);
-      return p ? p + (row * cut.width + first) * a.element_size : nullptr;
+      return operand.at(matrix, a.matrices) + (row * cut.width + first) * a.element_size;
     };
     Strip s{};
-    s.gradient = at(a.gradient);
+    if (a.gradient.present) s.gradient = at(a.gradient);
     s.x = at(a.x);
     s.result = a.result + offset * a.element_size;
-    if (a.bias.data || a.sums()) {
-      s.bias = columns(a.bias.at(matrix, a.matrices), space.bias, cut, a, first, width);
+    if (a.bias.present || a.sums()) {
+      s.bias = columns(a.bias, matrix, space.bias, cut, a, first, width);
     }
-    if (a.slope.data) s.slope = columns(a.slope.at(matrix, a.matrices), space.slope, cut, a, first, width);
+    if (a.slope.present) s.slope = columns(a.slope, matrix, space.slope, cut, a, first, width);
     if (a.sums()) {
       std::memset(s.bias_sum = space.bias_sum, 0, width * a.compute_size);
-      if (a.slope.data) std::memset(s.slope_sum = space.slope_sum, 0, width * a.compute_size);
+      if (a.slope.present) std::memset(s.slope_sum = space.slope_sum, 0, width * a.compute_size);
     }
     s.scalars = a.scalars.at(matrix, a.matrices);
     s.rows = std::min(kRows, cut.rows - row);

@@ -69,16 +69,16 @@ NEURON_INLINE float expm1(float x) {
 NEURON_INLINE float tanh(float x) {
   float e = expm1(x < 0.0f ? x + x : -(x + x));
   float t = e / (2.0f + e);  // -tanh(|x|)
-  return x < 0.0f ? t : -t;
+  return bit_cast<float>((bit_cast<uint32_t>(t) & 0x7fffffffu) | (bit_cast<uint32_t>(x) & 0x80000000u));
 }
 
 // x = 2^n m with m in [sqrt(1/2), sqrt(2)); log(m) = f - f^2/2 + f^3 p(f), f = m - 1, minimax 7e-8 of
 // the last term.
 NEURON_INLINE float log(float x) {
   bool subnormal = x < 1.17549435e-38f;
-  int32_t bits = bit_cast<int32_t>(subnormal ? x * 8388608.0f : x);
-  int32_t n = (bits - 0x3f3504f3) >> 23;
-  float f = bit_cast<float>(bits - n * (1 << 23)) - 1.0f;
+  uint32_t bits = bit_cast<uint32_t>(subnormal ? x * 8388608.0f : x);
+  int32_t n = static_cast<int32_t>(bits - 0x3f3504f3u) >> 23;
+  float f = bit_cast<float>(bits - (static_cast<uint32_t>(n) << 23)) - 1.0f;
   float k = static_cast<float>(n) - (subnormal ? 23.0f : 0.0f);
   float p = 7.03854337e-2f;
   p = p * f - 0.115160659f;

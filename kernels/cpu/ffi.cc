@@ -51,7 +51,8 @@ class Call {
        int32_t matrix_axes)
       : name_(name), args_(args), rets_(rets), type_(neuron_type) {
     if (type_ < 0 || type_ >= kNeuronTypes) {
-      fail("neuron_type is " + std::to_string(type_) + "; it may be 0 to 15");
+      fail("neuron_type is " + std::to_string(type_) + "; it may be 0 to " +
+           std::to_string(kNeuronTypes - 1));
     } else if (matrix_axes < 0 || matrix_axes > kMatrixAxes) {
       fail("matrix_axes is " + std::to_string(matrix_axes) + "; it may be 0 to " +
            std::to_string(kMatrixAxes));
@@ -91,7 +92,7 @@ class Call {
   void take_sums(bool bias, bool slope) {
     if (failed()) return;
     if (slope && type_ != kPrelu) return fail("a slope gradient is wanted; only PReLU has slopes");
-    if (bias && !arrays_.bias.data) return fail("a bias gradient is wanted; there is no bias");
+    if (bias && !arrays_.bias.present) return fail("a bias gradient is wanted; there is no bias");
     const size_t wanted = size_t{1} + bias + slope;
     if (rets_.size() != wanted) {
       return fail("it has " + std::to_string(rets_.size()) + " results; it may have " +
@@ -184,6 +185,7 @@ class Call {
       fail(std::string(what) + " has dtype " + dtype_name(buffer.element_type()) + "; it may have " +
            dtype_name(type));
     }
+    operand.present = true;
     operand.data = static_cast<const char*>(buffer.untyped_data());
     return operand;
   }
