@@ -61,7 +61,7 @@ def neuron_for(kind: NeuronType, channels: int) -> Neuron:
         NeuronType.LINEAR: Neuron.linear(1.5, 0.25),
         NeuronType.TANH: Neuron.tanh(1.7, 0.6),
         NeuronType.PRELU: Neuron.prelu(slopes),
-        NeuronType.POWER: Neuron.power(0.5, 8.0, 1.5),
+        NeuronType.POWER: Neuron.power(0.5, 8.0, 2.75),
         NeuronType.EXPONENTIAL: Neuron.exponential(0.5, 0.1),
         NeuronType.LOGARITHM: Neuron.logarithm(0.5, 8.0),
     }.get(kind) or Neuron(kind)
@@ -142,7 +142,7 @@ def measure(
             for mode, programs in _programs(neuron_for(kind, shape[-1])).items()
         }
     return {
-        "machine": platform.platform(),
+        "machine": f"{platform.system()} {platform.machine()}",
         "device": str(jax.devices()[0].device_kind),
         "isa": native.isa(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -169,9 +169,9 @@ def table(result: dict[str, Any]) -> str:
         for mode in modes:
             ours, xla = by_mode[mode]["custom call"], by_mode[mode]["XLA"]
             ratios[mode].append(xla / ours)
-            cells.append(f"{ours:.2f} | {xla / ours:.1f}x")
+            cells.append(f"{ours:.2f} | {xla / ours:.2g}x")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    means = (f" | {math.exp(statistics.fmean(map(math.log, ratios[m]))):.1f}x" for m in modes)
+    means = (f" | {math.exp(statistics.fmean(map(math.log, ratios[m]))):.2g}x" for m in modes)
     lines.append("| geometric mean |" + " |".join(means) + " |")
     return "\n".join(lines)
 
