@@ -24,7 +24,7 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.lowering import route
+from jax_mps_neuron.lowering import resolve, route
 
 WIDTHS = (64, 256, 128, 10)
 BATCH = 64
@@ -129,11 +129,11 @@ def draw(runs: dict[str, Run], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, choices=range(1, 1001), metavar="N", default=30)
     parser.add_argument("--output", type=Path, default=Path("demo.png"))
     arguments = parser.parse_args()
 
-    taken, why = route(jax.default_backend())
+    taken, why = route(jax.default_backend(), resolve(None))
     data = load()
     runs = {
         "reference": train("reference", jmn.reference.neuron, data, arguments.epochs),

@@ -1,6 +1,6 @@
 """The gradient of a neuron activation, as Apple's MPSMatrixNeuronGradient defines it, for JAX."""
 
-from . import reference
+from . import metal, reference
 from .activation import neuron, neuron_gradient
 from .descriptor import Neuron, NeuronType
 from .lowering import set_default_lowering
@@ -12,6 +12,7 @@ __all__ = [
     "Neuron",
     "NeuronGradient",
     "NeuronType",
+    "metal",
     "neuron",
     "neuron_gradient",
     "reference",

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -178,12 +178,25 @@ def table(result: dict[str, Any]) -> str:
 
 def shape_argument(text: str) -> tuple[int, int]:
     try:
-        rows, channels = map(int, text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no shape; it may be ROWSxCHANNELS, as 4096x2048"
-        ) from None
+        rows, channels = map(positive_argument, text.lower().split("x"))
+    except (ValueError, argparse.ArgumentTypeError):
+        message = f"{text!r} is no shape; it may be ROWSxCHANNELS, as 4096x2048"
+        raise argparse.ArgumentTypeError(message) from None
     return rows, channels
+
+
+def positive_argument(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; it may be 1 or more")
+    return int(text)
+
+
+def file_argument(text: str) -> TextIO:
+    """A file to write, opened before minutes of measurements."""
+    try:
+        return Path(text).open("w")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"can't open {text!r}: {error.strerror}") from None
 
 
 def type_argument(text: str) -> NeuronType:
@@ -198,8 +211,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", type=shape_argument, default=(4096, 2048), metavar="ROWSxCHANNELS")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     parser.add_argument("--types", type=type_argument, nargs="+", default=list(NeuronType), metavar="TYPE")
-    parser.add_argument("--repeats", type=int, default=9, help="measurements of each program")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument("--repeats", type=positive_argument, default=9, help="measurements of each program")
+    parser.add_argument("--json", type=file_argument, metavar="FILE", help="also write the figures here")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -218,5 +231,5 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(table(result))
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        arguments.json.write(json.dumps(result, indent=1) + "\n")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from . import bench, doctor, lower
+from . import __version__, bench, doctor, lower
 
 __all__ = ["main"]
 
@@ -19,6 +19,7 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m jax_mps_neuron", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"jax-mps-neuron {__version__}")
     commands = parser.add_subparsers(required=True, metavar="{" + ",".join(_COMMANDS) + "}")
     for name, (module, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=module.__doc__)

@@ -29,14 +29,25 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\nnative library: {native.problem() or _library()}")
     print(f"default lowering: {resolve(None)}\n")
     print("platform   route         why")
-    backend = jax.default_backend()
-    for name in dict.fromkeys((backend, "cpu", "METAL", "cuda", "tpu")):
+    backend, broken = _backend()
+    for name in dict.fromkeys(filter(None, (backend, "cpu", "METAL", "cuda", "tpu"))):
         taken, why = route(name, resolve(None))
         print(f"{name:<10} {taken:<13} {why}{' (the default backend here)' if name == backend else ''}")
+    if broken:
+        print(f"\nJAX has no backend to test on: {broken}")
+        return 1
     print("\nself-test, against the jnp reference on the default backend:")
     wrong = [line for kind in NeuronType if (line := _self_test(kind))]
     print("\n".join(wrong) if wrong else f"  {len(NeuronType)} neuron types agree")
     return 1 if wrong else 0
+
+
+def _backend() -> tuple[str, str]:
+    """The default backend, or what keeps JAX from having one."""
+    try:
+        return jax.default_backend(), ""
+    except (RuntimeError, AssertionError) as error:
+        return "", str(error) or "it could not start any that JAX_PLATFORMS names"
 
 
 def _version(name: str) -> str:

@@ -1,4 +1,7 @@
-"""Prints what a neuron and its gradient lower to, for a platform that need not be here."""
+"""Prints what the backward pass of a neuron lowers to, for a platform that need not be here.
+
+For a Metal platform, the Metal source of its kernel follows.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,14 @@ import sys
 import jax
 import jax.numpy as jnp
 
+from . import metal
 from .activation import neuron
 from .bench import neuron_for, shape_argument, type_argument
 from .descriptor import NeuronType
-from .lowering import LOWERINGS
+from .lowering import LOWERINGS, route
+
+# What Metal plugins call their platform, in lower case.
+METAL_PLATFORMS = ("metal", "mtl", "mps")
 
 __all__ = ["add_arguments", "lowered_text", "run"]
 
@@ -41,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", type=shape_argument, default=(128, 64), metavar="ROWSxCHANNELS")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     parser.add_argument("--no-bias", action="store_true")
-    parser.add_argument("--lowering", choices=LOWERINGS, default="custom_call")
+    parser.add_argument(
+        "--lowering",
+        choices=LOWERINGS,
+        default="custom_call",
+        help="which form to print (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,5 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
         not arguments.no_bias,
         arguments.lowering,
     )
+    taken, why = route(arguments.platform)
+    print(f"// {arguments.platform}, lowering={arguments.lowering}; auto is {taken} here: {why}")
     sys.stdout.write(text)
+    if arguments.platform.lower() in METAL_PLATFORMS:
+        kind, bias = arguments.neuron, not arguments.no_bias
+        kernel = metal.Kernel(kind, arguments.dtype, False, bias, bias, kind is NeuronType.PRELU)
+        print(f"\n// The Metal source of {kernel.name}")
+        sys.stdout.write(metal.source(kernel))
     return 0

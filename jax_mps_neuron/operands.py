@@ -92,7 +92,7 @@ def _as_array(name: str, value: Any) -> Array:
         value, "__jax_array__"
     ):
         return jnp.asarray(value)
-    raise TypeError(f"{name} is {value!r}; it may be an array or a number")
+    raise TypeError(f"{name} is {value!r}; it may be an array (jnp.asarray makes one) or a number")
 
 
 def _floating(name: str, value: Any) -> Array:

@@ -159,7 +159,14 @@ def _neuron_gradient_aval(gradient, x, scalars, *vectors, matrix_axes, bias_grad
 def _compiled(primitive: Primitive, **parameters: Any) -> Any:
     if "in_place" in parameters:
         parameters["in_place"] = False  # the gradient is an array of the caller's, and would be copied
-    return jax.jit(partial(primitive.bind, **parameters))
+
+    def evaluate(*operands):
+        return primitive.bind(*operands, **parameters)
+
+    # JAX's mark of a function that is one primitive, which jax_debug_nans need not take apart further.
+    evaluate._apply_primitive = True  # type: ignore[attr-defined]
+    evaluate.__name__ = primitive.name
+    return jax.jit(evaluate)
 
 
 def _evaluate(primitive: Primitive, *operands: Array, **parameters: Any) -> list[Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -36,8 +37,12 @@ def test_lower(capsys):
     text = capsys.readouterr().out
     assert text.count("stablehlo.custom_call @jax_mps_neuron.neuron_gradient(") == 1
     assert "tensor<8x3xf32>" in text
-    assert main(["lower", "--platform", "METAL", "--lowering", "auto", "--no-bias"]) == 0
-    assert "custom_call" not in capsys.readouterr().out
+    assert text.startswith("// METAL, lowering=custom_call; auto is inline here")
+    assert (
+        text.count("INSTANTIATE(9, neuron_gradient_gelu_float_bias_bias_gradient, neuron::gradient<") == 1
+    )
+    assert main(["lower", "--platform", "cuda", "--lowering", "auto", "--no-bias"]) == 0
+    assert "stablehlo.custom_call" not in capsys.readouterr().out
 
 
 def test_bench(capsys, tmp_path):
@@ -64,6 +69,9 @@ def test_bench(capsys, tmp_path):
     [
         (["lower", "--neuron", "swish"], "'swish' is no neuron type; it may be none, relu"),
         (["bench", "--shape", "12"], "'12' is no shape; it may be ROWSxCHANNELS"),
+        (["bench", "--shape=-1x4"], "'-1x4' is no shape"),
+        (["bench", "--repeats", "0"], "'0' is no count; it may be 1 or more"),
+        (["bench", "--json", "/nonexistent/figures.json"], "can't open '/nonexistent/figures.json'"),
         (["lower", "--lowering", "fast"], "invalid choice: 'fast'"),
         ([], "required"),
     ],
@@ -72,6 +80,19 @@ def test_bad_arguments(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_doctor_without_a_backend():
+    result = subprocess.run(
+        [sys.executable, "-m", "jax_mps_neuron", "doctor"],
+        env={**os.environ, "JAX_PLATFORMS": "cuda"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "JAX has no backend to test on" in result.stdout
+    assert "Traceback" not in result.stderr
 
 
 def test_module_runs():

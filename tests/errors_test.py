@@ -41,7 +41,7 @@ COMMON = [
     (TypeError, r"x has dtype bool", {"x": v(4, dtype=bool)}),
     (TypeError, r"x has dtype complex64", {"x": v(4, dtype=np.complex64)}),
     (TypeError, r"x has dtype float8_e4m3fn", {"x": jnp.zeros(4, jnp.float8_e4m3fn)}),
-    (TypeError, r"x is \[1\.0\]; it may be an array or a number", {"x": [1.0]}),
+    (TypeError, r"x is \[1\.0\]; it may be an array \(jnp\.asarray", {"x": [1.0]}),
     (TypeError, r"neuron is 'gelu'; it may be a jax_mps_neuron.Neuron", {"neuron": "gelu"}),
     (TypeError, r"neuron is <NeuronType.GELU: 15>", {"neuron": jmn.NeuronType.GELU}),
     (ValueError, r"PRELU without slopes; .*\[channels\]", {"neuron": jmn.Neuron(jmn.NeuronType.PRELU)}),
@@ -56,7 +56,7 @@ COMMON = [
     ),
     (ValueError, r"b has shape \(1,\)", {"neuron": jmn.Neuron.tanh(1.0, v(1))}),
     (ValueError, r"c has shape \(2,\)", {"neuron": jmn.Neuron.power(1.0, 0.0, v(2))}),
-    (TypeError, r"a is 'x'; it may be an array or a number", {"neuron": jmn.Neuron.elu("x")}),
+    (TypeError, r"a is 'x'; it may be an array", {"neuron": jmn.Neuron.elu("x")}),
     (TypeError, r"a has dtype complex", {"neuron": jmn.Neuron.elu(1j)}),
     (TypeError, r"b has dtype bool", {"neuron": jmn.Neuron.tanh(1.0, np.bool_(True))}),
 ]

@@ -413,3 +413,16 @@ def test_vmap_of_a_function_of_scalars(lowering):
     x = draw(0, (50, 40))
     f = jax.vmap(jax.vmap(jax.grad(lambda x: jmn.neuron(x, Neuron.softplus(1.25), lowering=lowering))))
     assert_close(f(x), apple.neuron_gradient(np.ones((50, 40)), x, Neuron.softplus(1.25)).data)
+
+
+def test_debug_nans_finds_them(lowering):
+    x = np.float32([-1.0, 1.0])
+
+    def f(x):
+        return jmn.neuron(x, Neuron.logarithm(), lowering=lowering)
+
+    with jax.debug_nans(True):
+        for function in (f, jax.jit(f)):
+            with pytest.raises(FloatingPointError, match="nan"):
+                jax.block_until_ready(function(x))
+        np.testing.assert_array_equal(f(x[1:]), [0.0])

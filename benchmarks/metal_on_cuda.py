@@ -1,0 +1,205 @@
+"""Runs the shipped Metal source on an NVIDIA GPU: is it right there, and how close to the memory's speed?
+
+    python benchmarks/metal_on_cuda.py [--check-only] [--json FILE]
+
+Every kernel of every type and dtype is compared with float64 on ragged shapes. Then the gradient kernels
+(data and bias gradient in one pass, and the sum of the partials) are timed on [65536, 4096], in turns
+with a kernel that reads two such arrays and writes a third. Needs nvcc and a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # JAX draws numbers here, and nothing else
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "metal_cuda")]
+
+import launcher  # noqa: E402
+import metal_kernel_test as kernel_test  # noqa: E402
+import numpy as np  # noqa: E402
+import zoo  # noqa: E402
+
+from jax_mps_neuron import NeuronType, metal  # noqa: E402
+from jax_mps_neuron.bench import neuron_for  # noqa: E402
+from jax_mps_neuron.metal.kernel import SUM_NAME  # noqa: E402
+
+ROWS, CHANNELS = 65536, 4096
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+# Two reads and a write, four elements a thread and step, as the kernels' flat path does it.
+FLOOR = """
+extern "C" __global__ void floor_{t}(::shim::Buffers b) {{
+  const metal::vec<{t}, 4>* x = static_cast<const metal::vec<{t}, 4>*>(b.pointers[0]);
+  const metal::vec<{t}, 4>* g = static_cast<const metal::vec<{t}, 4>*>(b.pointers[1]);
+  metal::vec<{t}, 4>* y = static_cast<metal::vec<{t}, 4>*>(b.pointers[2]);
+  const uint64_t first = (uint64_t(blockIdx.x) * {steps}) * blockDim.x + threadIdx.x;
+#pragma unroll
+  for (int i = 0; i < {steps}; ++i) {{
+    metal::vec<{t}, 4> u = x[first + i * blockDim.x], v = g[first + i * blockDim.x], r;
+    r.x = {t}(float(u.x) * float(v.x));
+    r.y = {t}(float(u.y) * float(v.y));
+    r.z = {t}(float(u.z) * float(v.z));
+    r.w = {t}(float(u.w) * float(v.w));
+    y[first + i * blockDim.x] = r;
+  }}
+}}
+"""
+STEPS = 4
+
+
+def compile_all(folder: Path, arch: str) -> dict[str, Path]:
+    from build import kernels_of
+
+    cubins = {}
+    for dtype, name in (("float32", "float"), ("float16", "half"), ("bfloat16", "bfloat")):
+        text = metal.source(*(k for kind in NeuronType for k in kernels_of(kind, dtype)))
+        cubins[dtype] = launcher.compile_kernels(
+            text + FLOOR.format(t=name, steps=STEPS), folder, dtype, arch
+        )
+    return cubins
+
+
+def check(driver: launcher.Driver, cubins: dict[str, Path]) -> int:
+    count = 0
+    for dtype, cubin in cubins.items():
+        gpu = launcher.Gpu(driver, cubin)
+        for name in zoo.NAMES:
+            for shape in [*kernel_test.SHAPES, (1, 1, 3 * 8192 + 4)]:
+                kernel_test.check(gpu, zoo.neurons(shape[-1])[name], dtype, shape)
+                count += 1
+        print(
+            f"{dtype}: right on {len(zoo.NAMES)} neurons x {len(kernel_test.SHAPES) + 1} shapes", flush=True
+        )
+    return count
+
+
+def timed(driver: launcher.Driver, run, repeats: int = 10) -> float:
+    """Milliseconds a call, from the GPU's own clock."""
+    begin, end = ctypes.c_void_p(), ctypes.c_void_p()
+    for event in (begin, end):
+        driver.call("cuEventCreate", ctypes.byref(event), 0)
+    driver.call("cuEventRecord", begin, None)
+    for _ in range(repeats):
+        run()
+    driver.call("cuEventRecord", end, None)
+    driver.call("cuEventSynchronize", end)
+    milliseconds = ctypes.c_float()
+    driver.call(
+        "cuEventElapsedTime_v2" if hasattr(driver.lib, "cuEventElapsedTime_v2") else "cuEventElapsedTime",
+        ctypes.byref(milliseconds),
+        begin,
+        end,
+    )
+    return milliseconds.value / repeats
+
+
+def bandwidth(driver: launcher.Driver, cubins: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Each type's bandwidth as a fraction of the floor's, by dtype."""
+    fractions: dict[str, dict[str, float]] = {}
+    random = np.random.default_rng(0)
+    for dtype, cubin in cubins.items():
+        metal_name = {"float32": "float", "float16": "half", "bfloat16": "bfloat"}[dtype]
+        one = random.standard_normal((1024, CHANNELS), np.float32)
+        half = (
+            one.astype(np.float16).view(np.uint16)
+            if dtype == "float16"
+            else (one.view(np.uint32) >> 16).astype(np.uint16)
+        )
+        block = one if dtype == "float32" else half
+        filled = np.tile(block, (ROWS // 1024, 1))
+        x, g = driver.upload(filled), driver.upload(filled)
+        y = driver.allocate(filled.nbytes)
+        module = driver.module(cubin)
+        floor = driver.function(module, f"floor_{metal_name}")
+        groups = filled.size // (4 * STEPS * 256)
+
+        def run_floor(floor=floor, x=x, g=g, y=y, groups=groups):
+            driver.launch(floor, [x.value, g.value, y.value], (groups, 1, 1), (256, 1, 1))
+
+        vector = driver.upload(np.linspace(0.05, 0.35, CHANNELS, dtype=np.float32))
+        rows = {}
+        for kind in NeuronType:
+            kernel = metal.Kernel(
+                kind, dtype, bias=True, bias_gradient=True, slope_gradient=kind is NeuronType.PRELU
+            )
+            launch = metal.launch_for(kernel, 1, ROWS, CHANNELS)
+            neuron = neuron_for(kind, CHANNELS)
+            a = 0.0 if kind is NeuronType.PRELU else neuron.a
+            scalars = driver.upload(np.float32([1.0, a, neuron.b, neuron.c]))
+            partials = [driver.allocate(4 * launch.partials) for _ in range(2)]
+            sums = [driver.allocate(4 * CHANNELS) for _ in range(2)]
+            constants = driver.upload(np.frombuffer(launch.constants, np.uint8))
+            function, add = driver.function(module, kernel.name), driver.function(module, SUM_NAME)
+            pointers = [p.value for p in (g, x, scalars, vector, vector, y, *partials, constants)]
+
+            def run(
+                function=function,
+                add=add,
+                pointers=pointers,
+                launch=launch,
+                kernel=kernel,
+                partials=partials,
+                sums=sums,
+                constants=constants,
+            ):
+                driver.launch(function, pointers, launch.grid, launch.threads)
+                for i in range(1 + kernel.slope_gradient):
+                    driver.launch(
+                        add,
+                        [partials[i].value, sums[i].value, constants.value],
+                        launch.sum_grid,
+                        launch.threads,
+                    )
+
+            for warm in (run_floor, run):
+                timed(driver, warm, 2)
+            turns = [(timed(driver, run_floor), timed(driver, run)) for _ in range(7)]
+            floors, times = (statistics.median(column) for column in zip(*turns, strict=True))
+            rows[kind.name.lower()] = round(floors / times, 4)
+            if kind is NeuronType.NONE:
+                rows["floor, GB/s"] = round(3 * filled.nbytes / floors / 1e6)
+            for pointer in (scalars, constants, *partials, *sums):
+                driver.call("cuMemFree_v2", pointer)
+        fractions[dtype] = rows
+        print(dtype, rows, flush=True)
+        for pointer in (x, g, y, vector):
+            driver.call("cuMemFree_v2", pointer)
+    return fractions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check-only", action="store_true")
+    parser.add_argument("--compile-only", action="store_true", help="where there is nvcc and no GPU")
+    parser.add_argument("--arch", default="sm_90")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        cubins = compile_all(Path(folder), arguments.arch)
+        if arguments.compile_only:
+            return
+        driver = launcher.Driver()
+        result = {
+            "device": driver.name,
+            "date": time.strftime("%Y-%m-%d"),
+            "command": " ".join(["python benchmarks/metal_on_cuda.py", *sys.argv[1:]]),
+            "launches checked": check(driver, cubins),
+        }
+        if not arguments.check_only:
+            result["shape"] = [ROWS, CHANNELS]
+            result["fraction of two reads and a write"] = bandwidth(driver, cubins)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

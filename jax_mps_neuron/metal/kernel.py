@@ -1,0 +1,181 @@
+"""The Metal source of one kernel, and the shape of its launches.
+
+What a launcher needs to know stands here once: the name and the buffers of a kernel, the grid, the constant
+buffer and the size of the partial sums. The tile sizes are read from the kernel's source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import struct
+import sys
+from functools import cache
+from pathlib import Path
+
+from ..descriptor import NeuronType
+
+__all__ = ["Kernel", "Launch", "launch_for", "source"]
+
+# NumPy's names of the element types, and Metal's.
+DTYPES = {"float32": "float", "float16": "half", "bfloat16": "bfloat"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One specialization of the kernels in ``neuron_gradient.metal``.
+
+    Buffers, in the order of their indices (absent ones are not bound):
+      forward: x, scalars, bias, slope, y, launch
+      gradient: gradient, x, scalars, bias, slope, data, bias partials, slope partials, launch
+
+    Args:
+      type: the neuron type.
+      dtype: "float32", "float16" or "bfloat16" (Metal 3.1), of gradient, x, y and data. Everything else
+        is float32.
+      forward: whether this is the forward kernel.
+      bias: whether there is a bias.
+      bias_gradient, slope_gradient: which sums the gradient kernel makes.
+
+    Raises:
+      ValueError: there is no such kernel.
+    """
+
+    type: NeuronType
+    dtype: str = "float32"
+    forward: bool = False
+    bias: bool = False
+    bias_gradient: bool = False
+    slope_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}; it may be one of {', '.join(map(repr, DTYPES))}")
+        if self.forward and (self.bias_gradient or self.slope_gradient):
+            raise ValueError("bias_gradient or slope_gradient is True; the forward kernel has none")
+        if self.bias_gradient and not self.bias:
+            raise ValueError("bias_gradient is True without a bias; it may be False")
+        if self.slope_gradient and self.type is not NeuronType.PRELU:
+            raise ValueError(f"slope_gradient is True for {self.type.name}; only PRELU has slopes")
+
+    @property
+    def by_column(self) -> bool:
+        """Whether columns matter; else the arrays are flat."""
+        return self.bias or self.type is NeuronType.PRELU
+
+    @property
+    def name(self) -> str:
+        """The kernel's host name."""
+        parts = ["forward" if self.forward else "gradient", self.type.name.lower(), DTYPES[self.dtype]]
+        parts += [name for name in ("bias", "bias_gradient", "slope_gradient") if getattr(self, name)]
+        return "_".join(["neuron", *parts])
+
+    @property
+    def instantiation(self) -> str:
+        """The line that instantiates it."""
+        operation = "".join(part.capitalize() for part in self.type.name.split("_"))
+        flags = [self.bias] if self.forward else [self.bias, self.bias_gradient, self.slope_gradient]
+        arguments = [f"neuron::{operation}", DTYPES[self.dtype], *(str(flag).lower() for flag in flags)]
+        function, buffers = ("forward", 6) if self.forward else ("gradient", 9)
+        return f"INSTANTIATE({buffers}, {self.name}, neuron::{function}<{', '.join(arguments)}>)\n"
+
+
+SUM_NAME = "neuron_add_strips"
+SUM_INSTANTIATION = f"INSTANTIATE(3, {SUM_NAME}, neuron::add_strips)\n"
+
+
+def source(*kernels: Kernel) -> str:
+    """The Metal source of these kernels and of the one that adds their partial sums, self-contained.
+
+    Compile it with fast math off: NaN, infinities and the comparisons at a bend depend on it.
+    """
+    include = '#include "neuron_math.h"\n'
+    before, after = _read("neuron_gradient.metal").split(include)
+    lines = "".join(kernel.instantiation for kernel in kernels)
+    return before + _read("neuron_math.h") + after + "\n" + lines + SUM_INSTANTIATION
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """How a kernel is launched on matrices of [rows, channels].
+
+    Attributes:
+      grid: threadgroups along x, y, z.
+      threads: threads of a threadgroup along x, y, z.
+      constants: the bytes of the constant buffer.
+      strips: partial sums of each column. With one the partials are the sums, and the second kernel is
+        not needed.
+      partials: elements (float32) of the partials of one sum; 0 where no sum is made.
+      sum_grid: the second kernel's grid; its threads and constants are the same.
+    """
+
+    grid: tuple[int, int, int]
+    threads: tuple[int, int, int]
+    constants: bytes
+    strips: int
+    partials: int
+    sum_grid: tuple[int, int, int]
+
+
+def launch_for(
+    kernel: Kernel,
+    matrices: int,
+    rows: int,
+    channels: int,
+    *,
+    shared: tuple[str, ...] = (),
+) -> Launch:
+    """The launch of a kernel.
+
+    Args:
+      kernel: the kernel.
+      matrices: how many, at least 1.
+      rows: of each matrix, at least 1.
+      channels: of each row, at least 1. A kernel that is not by column takes rows and channels as one
+        flat array.
+      shared: which of "gradient", "x", "scalars", "bias" and "slope" hold one matrix for all.
+    """
+    tile = _constants()
+    across = tile["kThreadsX"] * tile["kColumns"]
+    elements = rows * channels
+    strips = -(-rows // tile["kStrip"]) if kernel.by_column else 1
+    if kernel.by_column:
+        grid = (-(-channels // across), strips, matrices)
+    else:
+        grid = (-(-elements // (across * tile["kThreadsY"] * tile["kFlatSteps"])), 1, matrices)
+    steps = {"gradient": elements, "x": elements, "scalars": 4, "bias": channels, "slope": channels}
+    # Every row starts at a vector if they are a multiple of one apart; a flat array has one row a matrix.
+    apart = channels if kernel.by_column else elements if matrices > 1 else 0
+    aligned = apart % tile["kColumns"] == 0
+    constants = struct.pack(
+        "<9Q",
+        rows,
+        channels,
+        strips,
+        *(0 if name in shared else step for name, step in steps.items()),
+        aligned,
+    )
+    return Launch(
+        grid=grid,
+        threads=(tile["kThreadsX"], tile["kThreadsY"], 1),
+        constants=constants,
+        strips=strips,
+        partials=matrices * strips * channels if kernel.bias_gradient or kernel.slope_gradient else 0,
+        sum_grid=(-(-channels // across), 1, matrices),
+    )
+
+
+@cache
+def _constants() -> dict[str, int]:
+    text = _read("neuron_gradient.metal")
+    return {name: int(value) for name, value in re.findall(r"constexpr uint (k\w+) = (\d+);", text)}
+
+
+@cache
+def _read(name: str) -> str:
+    # Beside the package's modules when installed, beside the package in the source tree.
+    folders = [Path(folder) for folder in sys.modules["jax_mps_neuron"].__path__]
+    for folder in [f / "kernels" for f in folders] + [f.parent / "kernels" for f in folders]:
+        if (folder / name).exists():
+            return (folder / name).read_text()
+    raise FileNotFoundError(f"{name} is in none of {[str(f) for f in folders]}")

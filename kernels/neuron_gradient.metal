@@ -1,0 +1,451 @@
+// The neuron and its gradient on a GPU: y = f(alpha * x + bias), and in one pass over gradient and x the
+// data gradient and, by column, the bias gradient and PReLU's slope gradient.
+//
+// The same file is compiled by Apple's compiler (the include below replaced by its text), by the host's and by
+// nvcc (a `metal_stdlib` of the tests' first on the include path). What is not Metal is behind the two
+// words that the first lines define. Metal 2.4; bfloat from Metal 3.1.
+
+#include <metal_stdlib>
+
+#ifdef __METAL_VERSION__
+#define THREADGROUP_ARRAY(T, name, size) threadgroup T name size
+// A kernel of `buffers` buffers under a name of its own.
+#define INSTANTIATE(buffers, name, ...) \
+  template [[host_name(#name)]] kernel decltype(__VA_ARGS__) __VA_ARGS__;
+#endif
+
+#ifndef NEURON_INLINE
+#define NEURON_INLINE static inline
+#endif
+// GCC has no word for it that it does not warn about here.
+#if defined(__clang__) || defined(__CUDACC__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL
+#endif
+
+namespace neuron {
+
+// What neuron_math.h is made of. `precise`, as the fast versions lose subnormals, infinities and NaN.
+NEURON_INLINE float exp(float x) { return metal::precise::exp(x); }
+NEURON_INLINE float log(float x) { return metal::precise::log(x); }
+NEURON_INLINE float pow(float x, float y) { return metal::precise::pow(x, y); }
+NEURON_INLINE float tanh(float x) { return metal::precise::tanh(x); }
+// e^x - 1 for x <= 0, where 1 - tanh does not cancel.
+NEURON_INLINE float expm1(float x) {
+  float t = metal::precise::tanh(0.5f * x);
+  return 2.0f * t / (1.0f - t);
+}
+
+}  // namespace neuron
+
+#include "neuron_math.h"
+
+namespace neuron {
+
+// ---- the shape of a launch --------------------------------------------------------------------
+
+// A threadgroup is 8 rows of 32 threads, a thread has 4 neighbouring columns: a SIMD group reads 128
+// columns of a row at once, 512 bytes in float, and four of them fill a core's memory pipeline.
+constant constexpr uint kThreadsX = 32;
+constant constexpr uint kThreadsY = 8;
+constant constexpr uint kColumns = 4;
+constant constexpr uint kTile = kThreadsX * kColumns;
+// Rows that a threadgroup sums before it writes a partial sum: 32 for each thread. Shorter strips spend
+// themselves on partials, longer ones leave too few threadgroups for the whole GPU.
+constant constexpr uint kStrip = 256;
+// Rows a thread reads before it computes the first of them: bytes in flight hide the memory's latency. A
+// compiler cannot move the reads ahead itself, past writes that it takes for possible aliases.
+constant constexpr uint kAhead = 2;
+// Elements a thread takes where columns do not matter: that many times kColumns, a threadgroup apart.
+constant constexpr uint kFlatSteps = 8;
+constant constexpr uint kFlatTile = kThreadsX * kThreadsY * kColumns * kFlatSteps;
+
+// The constant buffer of every kernel; metal/kernel.py packs it. Steps are in elements from one matrix to
+// the next, 0 where all matrices share the operand.
+struct Launch {
+  ulong rows;
+  ulong channels;
+  ulong strips;
+  ulong gradient_step;
+  ulong x_step;
+  ulong scalars_step;
+  ulong bias_step;
+  ulong slope_step;
+  // Whether every row of every array starts at a multiple of 4 elements.
+  ulong aligned;
+};
+
+// ---- four columns -----------------------------------------------------------------------------
+
+struct Four {
+  float v0, v1, v2, v3;
+};
+
+// kWhole: all four are there, at an address that a vector may be read from. Else only the first `left` may be
+// read, and the others are 0.
+template <bool kWhole, typename S>
+NEURON_INLINE Four load(device const S* p, ulong left) {
+  Four r = {0.0f, 0.0f, 0.0f, 0.0f};
+  if (kWhole) {
+    metal::vec<S, 4> v = *reinterpret_cast<device const metal::vec<S, 4>*>(p);
+    r.v0 = float(v.x);
+    r.v1 = float(v.y);
+    r.v2 = float(v.z);
+    r.v3 = float(v.w);
+  } else {
+    if (left > 0) r.v0 = float(p[0]);
+    if (left > 1) r.v1 = float(p[1]);
+    if (left > 2) r.v2 = float(p[2]);
+    if (left > 3) r.v3 = float(p[3]);
+  }
+  return r;
+}
+
+template <bool kWhole, typename S>
+NEURON_INLINE void store(device S* p, ulong left, Four r) {
+  if (kWhole) {
+    metal::vec<S, 4> v;
+    v.x = S(r.v0);
+    v.y = S(r.v1);
+    v.z = S(r.v2);
+    v.w = S(r.v3);
+    *reinterpret_cast<device metal::vec<S, 4>*>(p) = v;
+  } else {
+    if (left > 0) p[0] = S(r.v0);
+    if (left > 1) p[1] = S(r.v1);
+    if (left > 2) p[2] = S(r.v2);
+    if (left > 3) p[3] = S(r.v3);
+  }
+}
+
+NEURON_INLINE ulong left_of(ulong size, ulong begin) { return begin < size ? size - begin : 0; }
+
+// ---- one element ------------------------------------------------------------------------------
+
+template <typename Op>
+struct HasSlope {
+  static constant constexpr bool value = false;
+};
+template <>
+struct HasSlope<Prelu> {
+  static constant constexpr bool value = true;
+};
+
+template <typename Op>
+struct HasNatural {
+  static constant constexpr bool value = false;
+};
+template <>
+struct HasNatural<Exponential> {
+  static constant constexpr bool value = true;
+};
+template <>
+struct HasNatural<Logarithm> {
+  static constant constexpr bool value = true;
+};
+
+// alpha, a, b, c of a matrix. Exponential and Logarithm change their form where c stands for e, the same way
+// for a whole matrix.
+struct Scalars {
+  float alpha;
+  Parameters<float> p;
+  bool natural;
+};
+
+NEURON_INLINE Scalars scalars_of(device const float* scalars) {
+  Scalars s;
+  s.alpha = scalars[0];
+  s.p.a = scalars[1];
+  s.p.b = scalars[2];
+  s.p.c = scalars[3];
+  s.natural = s.p.c == -1.0f;
+  return s;
+}
+
+template <typename Op>
+NEURON_INLINE float value(float z, float slope, Scalars s) {
+  if (HasSlope<Op>::value) s.p.a = slope;
+  if (HasNatural<Op>::value && s.natural) return Natural<Op>::Type::value(z, s.p);
+  return Op::value(z, s.p);
+}
+
+template <typename Op>
+NEURON_INLINE float derivative(float z, float slope, Scalars s) {
+  if (HasSlope<Op>::value) s.p.a = slope;
+  if (HasNatural<Op>::value && s.natural) return Natural<Op>::Type::derivative(z, s.p);
+  return Op::derivative(z, s.p);
+}
+
+// ---- four elements ----------------------------------------------------------------------------
+
+NEURON_INLINE Four arguments(Four x, Four bias, Scalars s) {
+  Four z;
+  z.v0 = s.alpha * x.v0 + bias.v0;
+  z.v1 = s.alpha * x.v1 + bias.v1;
+  z.v2 = s.alpha * x.v2 + bias.v2;
+  z.v3 = s.alpha * x.v3 + bias.v3;
+  return z;
+}
+
+template <typename Op>
+NEURON_INLINE Four values(Four z, Four slope, Scalars s) {
+  Four y;
+  y.v0 = value<Op>(z.v0, slope.v0, s);
+  y.v1 = value<Op>(z.v1, slope.v1, s);
+  y.v2 = value<Op>(z.v2, slope.v2, s);
+  y.v3 = value<Op>(z.v3, slope.v3, s);
+  return y;
+}
+
+// f'(z) * gradient
+template <typename Op>
+NEURON_INLINE Four derivatives(Four z, Four slope, Four gradient, Scalars s) {
+  Four d;
+  d.v0 = derivative<Op>(z.v0, slope.v0, s) * gradient.v0;
+  d.v1 = derivative<Op>(z.v1, slope.v1, s) * gradient.v1;
+  d.v2 = derivative<Op>(z.v2, slope.v2, s) * gradient.v2;
+  d.v3 = derivative<Op>(z.v3, slope.v3, s) * gradient.v3;
+  return d;
+}
+
+NEURON_INLINE Four scaled(Four v, float by) {
+  Four r = {v.v0 * by, v.v1 * by, v.v2 * by, v.v3 * by};
+  return r;
+}
+
+NEURON_INLINE Four sum(Four a, Four b) {
+  Four r = {a.v0 + b.v0, a.v1 + b.v1, a.v2 + b.v2, a.v3 + b.v3};
+  return r;
+}
+
+// What an element adds to the slope gradient.
+NEURON_INLINE Four slope_terms(Four z, Four gradient) {
+  Four r = {Prelu::slope_derivative(z.v0) * gradient.v0, Prelu::slope_derivative(z.v1) * gradient.v1,
+            Prelu::slope_derivative(z.v2) * gradient.v2, Prelu::slope_derivative(z.v3) * gradient.v3};
+  return r;
+}
+
+NEURON_INLINE Four zeros() {
+  Four r = {0.0f, 0.0f, 0.0f, 0.0f};
+  return r;
+}
+
+// ---- a thread's part --------------------------------------------------------------------------
+
+// What a thread works on: `count` times four elements, `step` elements apart, of which `left` are there.
+struct Part {
+  ulong begin;
+  ulong step;
+  uint count;
+  ulong left;
+  bool whole;
+};
+
+// By column: a thread's four columns in every kThreadsY-th row of its threadgroup's strip.
+NEURON_INLINE Part part_of_strip(constant Launch* launch, uint3 group, uint3 thread_in_group) {
+  const ulong column = ulong(group.x) * kTile + thread_in_group.x * kColumns;
+  const ulong row = ulong(group.y) * kStrip + thread_in_group.y;
+  const ulong last = metal::min(ulong(group.y) * kStrip + kStrip, launch->rows);
+  Part p;
+  p.left = left_of(launch->channels, column);
+  p.begin = row * launch->channels + column;
+  p.step = kThreadsY * launch->channels;
+  p.count = p.left == 0 || row >= last ? 0 : uint((last - row + kThreadsY - 1) / kThreadsY);
+  p.whole = launch->aligned != 0 && p.left >= kColumns;
+  return p;
+}
+
+// Flat: four elements of each row of threads, kFlatSteps times. Where an end is ragged, the last of them
+// are done with `whole` off, and the ones beyond not at all.
+NEURON_INLINE Part part_of_array(ulong elements, bool aligned, uint3 group, uint3 thread_in_group) {
+  Part p;
+  p.begin = ulong(group.x) * kFlatTile + (thread_in_group.y * kThreadsX + thread_in_group.x) * kColumns;
+  p.step = kThreadsX * kThreadsY * kColumns;
+  p.left = left_of(elements, p.begin);
+  p.count = uint(metal::min(ulong(kFlatSteps), (p.left + p.step - 1) / p.step));
+  p.whole = aligned && p.left >= (kFlatSteps - 1) * p.step + kColumns;
+  return p;
+}
+
+// The elements that are there at the k-th step. By column it is the same at each.
+template <bool kFlat>
+NEURON_INLINE ulong left_at(Part p, uint k) {
+  return kFlat ? p.left - k * p.step : p.left;
+}
+
+// ---- forward ----------------------------------------------------------------------------------
+
+template <typename Op, typename S, bool kWhole, bool kFlat>
+NEURON_INLINE void forward_part(device const S* x, device S* y, Part p, Four bias, Four slope, Scalars s) {
+  for (uint k = 0; k < p.count; ++k) {
+    const ulong i = p.begin + k * p.step;
+    const ulong left = left_at<kFlat>(p, k);
+    const Four z = arguments(load<kWhole>(x + i, left), bias, s);
+    store<kWhole>(y + i, left, values<Op>(z, slope, s));
+  }
+}
+
+// Grid: flat (kFlatTile elements, 1, matrices), or by column (kTile columns, kStrip rows, matrices).
+template <typename Op, typename S, bool kBias>
+kernel void forward(device const S* x_all [[buffer(0)]],
+                    device const float* scalars_all [[buffer(1)]],
+                    device const float* bias_all [[buffer(2)]],
+                    device const float* slope_all [[buffer(3)]],
+                    device S* y_all [[buffer(4)]],
+                    constant Launch* launch [[buffer(5)]],
+                    uint3 group [[threadgroup_position_in_grid]],
+                    uint3 thread_in_group [[thread_position_in_threadgroup]]) {
+  constexpr bool kFlat = !kBias && !HasSlope<Op>::value;
+  const ulong matrix = group.z;
+  const ulong elements = launch->rows * launch->channels;
+  const Part p = kFlat ? part_of_array(elements, launch->aligned != 0, group, thread_in_group)
+                       : part_of_strip(launch, group, thread_in_group);
+  device const S* x = x_all + matrix * launch->x_step;
+  device S* y = y_all + matrix * elements;
+  const Scalars s = scalars_of(scalars_all + matrix * launch->scalars_step);
+  const ulong column = ulong(group.x) * kTile + thread_in_group.x * kColumns;
+  Four bias = zeros();
+  Four slope = zeros();
+  if (kBias) bias = load<false>(bias_all + matrix * launch->bias_step + column, p.left);
+  if (HasSlope<Op>::value) slope = load<false>(slope_all + matrix * launch->slope_step + column, p.left);
+  if (p.whole) {
+    forward_part<Op, S, true, kFlat>(x, y, p, bias, slope, s);
+  } else {
+    forward_part<Op, S, false, kFlat>(x, y, p, bias, slope, s);
+  }
+}
+
+// ---- gradient ---------------------------------------------------------------------------------
+
+struct Sums {
+  Four bias, slope;
+};
+
+template <typename Op, typename S, bool kWhole, bool kFlat, bool kBiasSum, bool kSlopeSum>
+NEURON_INLINE Sums gradient_part(device const S* gradient, device const S* x, device S* data, Part p,
+                                 Four bias, Four slope, Scalars s) {
+  Sums sums;
+  sums.bias = zeros();
+  sums.slope = zeros();
+  uint k = 0;
+  ulong i = p.begin;
+  for (; kWhole && k + kAhead <= p.count; k += kAhead) {
+    Four xs[kAhead];
+    Four gs[kAhead];
+    UNROLL
+    for (uint j = 0; j < kAhead; ++j) {
+      xs[j] = load<kWhole>(x + i + j * p.step, kColumns);
+      gs[j] = load<kWhole>(gradient + i + j * p.step, kColumns);
+    }
+    UNROLL
+    for (uint j = 0; j < kAhead; ++j) {
+      const Four z = arguments(xs[j], bias, s);
+      const Four d = derivatives<Op>(z, slope, gs[j], s);
+      store<kWhole>(data + i + j * p.step, kColumns, scaled(d, s.alpha));
+      if (kBiasSum) sums.bias = sum(sums.bias, d);
+      if (kSlopeSum) sums.slope = sum(sums.slope, slope_terms(z, gs[j]));
+    }
+    i += kAhead * p.step;
+  }
+  for (; k < p.count; ++k) {
+    const ulong left = left_at<kFlat>(p, k);
+    const Four z = arguments(load<kWhole>(x + i, left), bias, s);
+    const Four g = load<kWhole>(gradient + i, left);
+    const Four d = derivatives<Op>(z, slope, g, s);
+    store<kWhole>(data + i, left, scaled(d, s.alpha));
+    if (kBiasSum) sums.bias = sum(sums.bias, d);
+    if (kSlopeSum) sums.slope = sum(sums.slope, slope_terms(z, g));
+    i += p.step;
+  }
+  return sums;
+}
+
+// Adds four columns of the threadgroup's rows of threads and writes them to partials[strip, column...].
+NEURON_INLINE void write_partials(threadgroup float* shared, device float* partials, Four mine, ulong left,
+                                  uint tx, uint ty) {
+  threadgroup float* place = shared + (ty * kThreadsX + tx) * kColumns;
+  place[0] = mine.v0;
+  place[1] = mine.v1;
+  place[2] = mine.v2;
+  place[3] = mine.v3;
+  metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+  if (ty == 0) {
+    Four total = mine;
+    for (uint y = 1; y < kThreadsY; ++y) {
+      threadgroup const float* other = shared + (y * kThreadsX + tx) * kColumns;
+      Four theirs = {other[0], other[1], other[2], other[3]};
+      total = sum(total, theirs);
+    }
+    store<false>(partials, left, total);
+  }
+}
+
+// Grid as for forward. The partials are [matrices, strips, channels]; with one strip they are the sums.
+template <typename Op, typename S, bool kBias, bool kBiasSum, bool kSlopeSum>
+kernel void gradient(device const S* gradient_all [[buffer(0)]],
+                     device const S* x_all [[buffer(1)]],
+                     device const float* scalars_all [[buffer(2)]],
+                     device const float* bias_all [[buffer(3)]],
+                     device const float* slope_all [[buffer(4)]],
+                     device S* data_all [[buffer(5)]],
+                     device float* bias_partials [[buffer(6)]],
+                     device float* slope_partials [[buffer(7)]],
+                     constant Launch* launch [[buffer(8)]],
+                     uint3 group [[threadgroup_position_in_grid]],
+                     uint3 thread_in_group [[thread_position_in_threadgroup]]) {
+  THREADGROUP_ARRAY(float, bias_shared, [kThreadsY * kTile]);
+  THREADGROUP_ARRAY(float, slope_shared, [kThreadsY * kTile]);
+  constexpr bool kFlat = !kBias && !HasSlope<Op>::value;
+  const ulong matrix = group.z;
+  const ulong elements = launch->rows * launch->channels;
+  const Part p = kFlat ? part_of_array(elements, launch->aligned != 0, group, thread_in_group)
+                       : part_of_strip(launch, group, thread_in_group);
+  device const S* gradient = gradient_all + matrix * launch->gradient_step;
+  device const S* x = x_all + matrix * launch->x_step;
+  device S* data = data_all + matrix * elements;
+  const Scalars s = scalars_of(scalars_all + matrix * launch->scalars_step);
+  const ulong column = ulong(group.x) * kTile + thread_in_group.x * kColumns;
+  Four bias = zeros();
+  Four slope = zeros();
+  if (kBias) bias = load<false>(bias_all + matrix * launch->bias_step + column, p.left);
+  if (HasSlope<Op>::value) slope = load<false>(slope_all + matrix * launch->slope_step + column, p.left);
+  Sums sums;
+  if (p.whole) {
+    sums = gradient_part<Op, S, true, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
+  } else {
+    sums = gradient_part<Op, S, false, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
+  }
+  // Threads that have no element meet the others at the barrier.
+  const ulong partial = (matrix * launch->strips + group.y) * launch->channels + column;
+  if (kBiasSum) {
+    write_partials(bias_shared, bias_partials + partial, sums.bias, p.left, thread_in_group.x,
+                   thread_in_group.y);
+  }
+  if (kSlopeSum) {
+    write_partials(slope_shared, slope_partials + partial, sums.slope, p.left, thread_in_group.x,
+                   thread_in_group.y);
+  }
+}
+
+// sums[matrix, column] of the partials of all strips, in a fixed order. Grid: (kTile columns, 1, matrices);
+// each row of threads adds every kThreadsY-th strip.
+kernel void add_strips(device const float* partials [[buffer(0)]],
+                       device float* sums [[buffer(1)]],
+                       constant Launch* launch [[buffer(2)]],
+                       uint3 group [[threadgroup_position_in_grid]],
+                       uint3 thread_in_group [[thread_position_in_threadgroup]]) {
+  THREADGROUP_ARRAY(float, shared, [kThreadsY * kTile]);
+  const ulong column = ulong(group.x) * kTile + thread_in_group.x * kColumns;
+  const ulong left = left_of(launch->channels, column);
+  const ulong last = left == 0 ? 0 : launch->strips;
+  Four total = zeros();
+  for (ulong strip = thread_in_group.y; strip < last; strip += kThreadsY) {
+    const ulong i = (group.z * launch->strips + strip) * launch->channels + column;
+    total = sum(total, load<false>(partials + i, left));
+  }
+  write_partials(shared, sums + group.z * launch->channels + column, total, left, thread_in_group.x,
+                 thread_in_group.y);
+}
+
+}  // namespace neuron

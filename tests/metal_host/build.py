@@ -1,0 +1,124 @@
+"""Compiles the Metal source with the host's C++ compiler and launches its kernels on NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from jax_mps_neuron.descriptor import NeuronType
+from jax_mps_neuron.metal import kernel as metal
+
+HERE = Path(__file__).parent
+GUARD = 64  # bytes around every buffer that a kernel must leave alone
+COMPILER = shutil.which(os.environ.get("CXX", "g++"))
+FLAGS = ["-x", "c++", "-std=c++14", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered"]
+
+
+def kernels_of(kind: NeuronType, dtype: str) -> list[metal.Kernel]:
+    """Every kernel of a type and dtype."""
+    prelu = kind is NeuronType.PRELU
+    kernels = []
+    for bias in (False, True):
+        kernels.append(metal.Kernel(kind, dtype, forward=True, bias=bias))
+        for sums in itertools.product({False, bias}, {False, prelu}):
+            kernels.append(metal.Kernel(kind, dtype, False, bias, *sums))
+    return kernels
+
+
+def compile_kernels(text: str, folder: Path, name: str) -> ctypes.CDLL:
+    """The library of an assembled Metal source."""
+    unit, library = folder / f"{name}.metal", folder / f"lib{name}.so"
+    unit.write_text(text)
+    command = [
+        COMPILER,
+        *FLAGS,
+        f"-I{HERE}",
+        "-shared",
+        str(unit),
+        str(HERE / "runtime.cc"),
+        "-o",
+        str(library),
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return ctypes.CDLL(str(library))
+
+
+class Buffer:
+    """A copy of an array between guard bytes; results start as NaN."""
+
+    def __init__(self, array: np.ndarray):
+        self.memory = np.full(array.nbytes + 2 * GUARD, 0xA5, np.uint8)
+        self.memory[GUARD : GUARD + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).ravel()
+        self.like = array
+
+    @property
+    def pointer(self) -> int:
+        return self.memory.ctypes.data + GUARD
+
+    def array(self) -> np.ndarray:
+        assert (self.memory[:GUARD] == 0xA5).all(), "written before its begin"
+        assert (self.memory[-GUARD:] == 0xA5).all(), "written past its end"
+        inside = self.memory[GUARD:-GUARD]
+        return inside.view(self.like.dtype).reshape(self.like.shape)
+
+
+def nans(shape, dtype) -> np.ndarray:
+    return np.full(shape, np.nan, np.float32).astype(dtype)
+
+
+class Host:
+    """Launches the kernels of a library, threads in a given order."""
+
+    def __init__(self, library: ctypes.CDLL):
+        self.library = library
+
+    def launch(self, name: str, buffers: list[Buffer | None], grid, threads, order: int) -> None:
+        pointers = (ctypes.c_void_p * len(buffers))(*(b.pointer if b else None for b in buffers))
+        to_c = lambda sizes: (ctypes.c_uint32 * 3)(*sizes)  # noqa: E731
+        failed = self.library.shim_launch(
+            getattr(self.library, name), pointers, to_c(grid), to_c(threads), ctypes.c_uint64(order)
+        )
+        assert not failed, "not all threads of a threadgroup reached a barrier"
+
+    def forward(self, kernel, x, scalars, bias=None, slope=None, *, shared=(), order=0):
+        """x [M, rows, channels], scalars [M, 4], bias and slope [M, channels]; y like x."""
+        matrices = max(len(o) for o in (x, scalars, bias, slope) if o is not None)
+        rows, channels = x.shape[1:]
+        launch = metal.launch_for(kernel, matrices, rows, channels, shared=shared)
+        buffers = [None if o is None else Buffer(o) for o in (x, scalars, bias, slope)]
+        y = Buffer(nans((matrices, rows, channels), x.dtype))
+        constants = Buffer(np.frombuffer(launch.constants, np.uint8))
+        self.launch(kernel.name, [*buffers, y, constants], launch.grid, launch.threads, order)
+        return y.array()
+
+    def gradient(self, kernel, gradient, x, scalars, bias=None, slope=None, *, shared=(), order=0):
+        """Operands as in forward; data, bias gradient, slope gradient (None where not wanted)."""
+        matrices = max(len(o) for o in (gradient, x, scalars, bias, slope) if o is not None)
+        rows, channels = x.shape[1:]
+        launch = metal.launch_for(kernel, matrices, rows, channels, shared=shared)
+        buffers = [None if o is None else Buffer(o) for o in (gradient, x, scalars, bias, slope)]
+        data = Buffer(nans((matrices, rows, channels), x.dtype))
+        constants = Buffer(np.frombuffer(launch.constants, np.uint8))
+        partials = [
+            Buffer(nans((matrices, launch.strips, channels), np.float32)) if wanted else None
+            for wanted in (kernel.bias_gradient, kernel.slope_gradient)
+        ]
+        self.launch(kernel.name, [*buffers, data, *partials, constants], launch.grid, launch.threads, order)
+        sums = []
+        for partial in partials:
+            if partial is None:
+                sums.append(None)
+            elif launch.strips == 1:
+                sums.append(partial.array()[:, 0])
+            else:
+                total = Buffer(nans((matrices, channels), np.float32))
+                sum_buffers = [partial, total, constants]
+                self.launch(metal.SUM_NAME, sum_buffers, launch.sum_grid, launch.threads, order)
+                sums.append(total.array())
+        return data.array(), *sums

@@ -1,0 +1,222 @@
+"""The shipped Metal source, compiled for the host and executed as it would be on a GPU: threadgroups,
+threads and barriers, in several orders, against float64 from Apple's table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import apple
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+from conftest import assert_close, draw
+
+import jax_mps_neuron as jmn
+from jax_mps_neuron import metal
+
+sys.path.insert(0, str(Path(__file__).parent / "metal_host"))
+import build
+
+pytestmark = pytest.mark.skipif(
+    build.COMPILER is None, reason="no C++ compiler to execute Metal source with"
+)
+
+DTYPES = ["float32", "float16", "bfloat16"]
+ALPHA = 1.25
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    """Launchers of every kernel, by dtype, compiled when first asked for."""
+    compiled = {}
+
+    def host(dtype):
+        if dtype not in compiled:
+            text = metal.source(*(k for kind in jmn.NeuronType for k in build.kernels_of(kind, dtype)))
+            folder = tmp_path_factory.mktemp("metal")
+            compiled[dtype] = build.Host(build.compile_kernels(text, folder, dtype))
+        return compiled[dtype]
+
+    return host
+
+
+def operands(shape, dtype, neuron, seed=0):
+    """gradient, x, scalars, bias, slope of [M, rows, channels], as NumPy arrays."""
+    matrices, _, channels = shape
+    gradient, x = (np.asarray(draw(seed + i, shape, dtype, 1 + i)) for i in range(2))
+    bias = np.asarray(draw(seed + 2, (matrices, channels), scale=0.5))
+    prelu = neuron.type is jmn.NeuronType.PRELU
+    parameters = [0.0 if prelu else neuron.a, neuron.b, neuron.c]
+    scalars = np.tile(np.float32([ALPHA, *parameters]), (matrices, 1))
+    slope = np.tile(np.asarray(neuron.a, np.float32), (matrices, 1)) if prelu else None
+    return gradient, x, scalars, bias, slope
+
+
+def expected_of(gradient, x, neuron, bias):
+    """Apple's gradients of each matrix, stacked."""
+    each = [
+        apple.neuron_gradient(gradient[m], x[m], neuron, None if bias is None else bias[m], ALPHA)
+        for m in range(len(x))
+    ]
+    return apple.Gradient(*(np.stack(parts) for parts in zip(*each, strict=True)))
+
+
+def check(host, neuron, dtype, shape, order=0):
+    """Every kernel of a neuron's type on one shape."""
+    gradient, x, scalars, all_bias, slope = operands(shape, dtype, neuron)
+    for kernel in build.kernels_of(neuron.type, dtype):
+        bias = all_bias if kernel.bias else None
+        if kernel.forward:
+            y = host.forward(kernel, x, scalars, bias, slope, order=order)
+            biases = [None] * len(x) if bias is None else bias
+            expected = [apple.neuron(one, neuron, b, ALPHA) for one, b in zip(x, biases, strict=True)]
+            assert_close(y, np.stack(expected), factor=2)
+            continue
+        data, bias_sum, slope_sum = host.gradient(kernel, gradient, x, scalars, bias, slope, order=order)
+        expected = expected_of(gradient, x, neuron, bias)
+        assert_close(data, expected.data, factor=2)
+        if kernel.bias_gradient:
+            assert_close(bias_sum, expected.bias, factor=8)
+        if kernel.slope_gradient:
+            assert_close(slope_sum, expected.a, factor=8)
+
+
+# [matrices, rows, channels]: one element, one ragged tile, exact tiles, several strips and column tiles.
+SHAPES = [(1, 1, 1), (2, 7, 5), (1, 256, 128), (1, 257, 130), (2, 521, 3)]
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_kernel(name, dtype, hosts):
+    for shape in SHAPES:
+        check(hosts(dtype), zoo.neurons(shape[-1])[name], dtype, shape)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_any_order_of_threads(order, hosts):
+    """Descending and random: a missing barrier would let a thread read what is not there yet."""
+    for shape in ((1, 300, 130), (2, 520, 6)):
+        check(hosts("float32"), zoo.neurons(shape[-1])["prelu"], "float32", shape, order)
+
+
+def test_results_are_the_same_in_any_order(hosts):
+    neuron = zoo.neurons(130)["prelu"]
+    kernel = metal.Kernel(neuron.type, "float32", False, True, True, True)
+    results = [
+        hosts("float32").gradient(kernel, *operands((1, 700, 130), "float32", neuron), order=o)
+        for o in range(4)
+    ]
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_long_flat_array(hosts):
+    """Several threadgroups of the flat path, with and without a ragged end."""
+    for size in (8192, 3 * 8192 + 4, 2 * 8192 + 7):
+        check(hosts("float32"), zoo.neurons()["tanh"], "float32", (1, 1, size))
+
+
+@pytest.mark.parametrize("shared", ["gradient", "x", "scalars", "bias", "slope"])
+def test_operands_that_all_matrices_share(shared, hosts):
+    neuron = zoo.neurons(6)["prelu"]
+    names = ["gradient", "x", "scalars", "bias", "slope"]
+    full = dict(zip(names, operands((3, 10, 6), "float32", neuron), strict=True))
+    full["scalars"][:, 0] = [1.0, 1.5, 2.0] if shared != "scalars" else 1.5
+    one = {**full, shared: full[shared][:1]}
+    full[shared] = np.repeat(full[shared][:1], 3, axis=0)
+    kernel = metal.Kernel(neuron.type, "float32", False, True, True, True)
+    a = hosts("float32").gradient(kernel, *one.values(), shared=(shared,))
+    b = hosts("float32").gradient(kernel, *full.values())
+    for got, want in zip(a, b, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+# Ways to break the source, each of which some test above must notice.
+MUTATIONS = {
+    "a wrong constant": ("0.333331585f", "0.343331585f", "softplus"),
+    "a dropped barrier": ("metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);", "", "prelu"),
+    "an off-by-one tail": ("if (left > 2) p[2] = S(r.v2);", "", "gelu"),
+    "a write past the end": ("if (left > 3) p[3] = S(r.v3);", "p[3] = S(r.v3);", "gelu"),
+    "a forgotten alpha": ("scaled(d, s.alpha)", "scaled(d, 1.0f)", "tanh"),
+    "a swapped sum": ("bias_partials + partial, sums.bias", "bias_partials + partial, sums.slope", "prelu"),
+    "a strip too few": (
+        "strip < last; strip += kThreadsY",
+        "strip + 1 < last; strip += kThreadsY",
+        "prelu",
+    ),
+    "a matrix that is always the first": ("x_all + matrix * launch->x_step", "x_all", "elu"),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_broken_kernel_is_noticed(mutation, tmp_path):
+    before, after, name = MUTATIONS[mutation]
+    text = metal.source(*build.kernels_of(zoo.neurons()[name].type, "float32"))
+    assert before in text
+    host = build.Host(build.compile_kernels(text.replace(before, after), tmp_path, "broken"))
+
+    def suite():
+        for shape in ((2, 7, 5), (1, 257, 3), (2, 521, 6)):
+            for order in (0, 1, 2):
+                check(host, zoo.neurons(shape[-1])[name], "float32", shape, order)
+
+    with pytest.raises(AssertionError):
+        suite()
+
+
+# The source and its launches
+
+
+def test_source_is_self_contained():
+    text = metal.source(metal.Kernel(jmn.NeuronType.GELU, "float16", bias=True, bias_gradient=True))
+    assert "neuron_gradient_gelu_half_bias_bias_gradient" in text
+    assert '#include "' not in text
+    assert text.count("#include <metal_stdlib>") == 1
+
+
+def test_launch():
+    kernel = metal.Kernel(jmn.NeuronType.GELU, bias=True, bias_gradient=True)
+    launch = metal.launch_for(kernel, 3, 1000, 300, shared=("bias",))
+    assert launch.grid == (3, 4, 3)
+    assert launch.threads == (32, 8, 1)
+    assert launch.partials == 3 * 4 * 300
+    assert list(np.frombuffer(launch.constants, np.uint64)) == [
+        1000,
+        300,
+        4,
+        300_000,
+        300_000,
+        4,
+        0,
+        300,
+        1,
+    ]
+    flat = metal.launch_for(metal.Kernel(jmn.NeuronType.GELU), 1, 2**33, 3)
+    assert flat.grid == (2**33 * 3 // 8192, 1, 1)
+    assert flat.partials == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "float64"}, "dtype is 'float64'; it may be one of 'float32', 'float16', 'bfloat16'"),
+        ({"bias_gradient": True}, "bias_gradient is True without a bias"),
+        ({"slope_gradient": True}, "slope_gradient is True for GELU; only PRELU has slopes"),
+        ({"forward": True, "bias": True, "bias_gradient": True}, "the forward kernel has none"),
+    ],
+)
+def test_kernels_that_there_are_not(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        metal.Kernel(jmn.NeuronType.GELU, **arguments)
+
+
+def test_host_bfloat_is_that_of_jax(hosts):
+    x = np.asarray(jnp.asarray(np.random.default_rng(0).standard_normal(4096), "bfloat16")).reshape(
+        1, 1, -1
+    )
+    kernel = metal.Kernel(jmn.NeuronType.NONE, "bfloat16", forward=True)
+    y = hosts("bfloat16").forward(kernel, x, np.float32([[1, 0, 0, 0]]))
+    np.testing.assert_array_equal(y, x)
