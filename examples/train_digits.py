@@ -116,10 +116,12 @@ def draw(runs: dict[str, Run], path: Path) -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     styles = ({"linewidth": 4, "color": "#9ecae1"}, {"linewidth": 1.2, "color": "#08306b"})
+    window = 22  # steps, about an epoch: single batches would hide one curve behind the other
     for (name, run), style in zip(runs.items(), styles, strict=True):
-        left.semilogy(np.arange(1, len(run.losses) + 1), run.losses, label=name, **style)
+        smooth = np.convolve(run.losses, np.full(window, 1 / window), "valid")
+        left.semilogy(np.arange(window, len(run.losses) + 1), smooth, label=name, **style)
         right.plot(np.arange(1, len(run.accuracies) + 1), 100 * run.accuracies, label=name, **style)
-    left.set(title="Training loss", xlabel="step", ylabel="cross entropy, nats")
+    left.set(title=f"Training loss, mean of {window} steps", xlabel="step", ylabel="cross entropy, nats")
     right.set(title="Test accuracy", xlabel="epoch", ylabel="correct, %")
     for axes in (left, right):
         axes.grid(alpha=0.3)
