@@ -82,6 +82,40 @@ def check(driver: launcher.Driver, cubins: dict[str, Path]) -> int:
     return count
 
 
+def check_huge(driver: launcher.Driver, cubin: Path) -> int:
+    """A bfloat16 gradient of more than 2^31 elements, its bias gradient included."""
+    rows, channels = 2**20 + 3, 2048
+    kernel = metal.Kernel(NeuronType.LINEAR, "bfloat16", bias=True, bias_gradient=True)
+    launch = metal.launch_for(kernel, 1, rows, channels)
+    two, three = 0x4000, 0x4040  # in bfloat16
+    arrays = [driver.allocate(2 * rows * channels) for _ in range(3)]
+    for array in arrays[:2]:
+        driver.call("cuMemsetD16_v2", array, ctypes.c_ushort(two), ctypes.c_size_t(rows * channels))
+    gradient, x, data = arrays
+    scalars = driver.upload(np.float32([1.0, 1.5, 0.0, 0.0]))
+    bias = driver.upload(np.zeros(channels, np.float32))
+    partials = driver.allocate(4 * launch.partials)
+    sums = driver.allocate(4 * channels)
+    constants = driver.upload(np.frombuffer(launch.constants, np.uint8))
+    module = driver.module(cubin)
+    pointers = [p.value for p in (gradient, x, scalars, bias, bias, data, partials, partials, constants)]
+    driver.launch(driver.function(module, kernel.name), pointers, launch.grid, launch.threads)
+    adding = [partials.value, sums.value, constants.value]
+    driver.launch(driver.function(module, SUM_NAME), adding, launch.sum_grid, launch.threads)
+    driver.synchronize()
+    for begin in (0, 2**31 - 4, rows * channels - 8):
+        some = np.zeros(8, np.uint16)
+        driver.download(ctypes.c_uint64(data.value + 2 * begin), some)
+        assert (some == three).all(), (begin, some)
+    total = np.zeros(channels, np.float32)
+    driver.download(sums, total)
+    assert (total == 3.0 * rows).all(), total
+    for pointer in (*arrays, scalars, bias, partials, sums, constants):
+        driver.call("cuMemFree_v2", pointer)
+    print(f"bfloat16: right on {rows * channels} elements", flush=True)
+    return rows * channels
+
+
 def timed(driver: launcher.Driver, run, repeats: int = 10) -> float:
     """Milliseconds a call, from the GPU's own clock."""
     begin, end = ctypes.c_void_p(), ctypes.c_void_p()
@@ -192,9 +226,10 @@ def main() -> None:
             "device": driver.name,
             "date": time.strftime("%Y-%m-%d"),
             "command": " ".join(["python benchmarks/metal_on_cuda.py", *sys.argv[1:]]),
-            "launches checked": check(driver, cubins),
+            "cases checked": check(driver, cubins),
         }
         if not arguments.check_only:
+            result["elements of the largest case"] = check_huge(driver, cubins["bfloat16"])
             result["shape"] = [ROWS, CHANNELS]
             result["fraction of two reads and a write"] = bandwidth(driver, cubins)
     if arguments.json:

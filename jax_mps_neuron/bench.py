@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -191,10 +191,11 @@ def positive_argument(text: str) -> int:
     return int(text)
 
 
-def file_argument(text: str) -> TextIO:
-    """A file to write, opened before minutes of measurements."""
+def file_argument(text: str) -> Path:
+    """A file that can be written, which minutes of measurements later would be bad news."""
     try:
-        return Path(text).open("w")
+        with Path(text).open("a"):
+            return Path(text)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"can't open {text!r}: {error.strerror}") from None
 
@@ -231,5 +232,5 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(table(result))
     if arguments.json:
-        arguments.json.write(json.dumps(result, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0

@@ -165,7 +165,7 @@ def _compiled(primitive: Primitive, **parameters: Any) -> Any:
 
     # JAX's mark of a function that is one primitive, which jax_debug_nans need not take apart further.
     evaluate._apply_primitive = True  # type: ignore[attr-defined]
-    evaluate.__name__ = primitive.name
+    evaluate.__name__ = evaluate.__qualname__ = primitive.name
     return jax.jit(evaluate)
 
 

@@ -430,8 +430,10 @@ kernel void gradient(device const S* gradient_all [[buffer(0)]],
 
 // sums[matrix, column] of the partials of all strips, in a fixed order. Grid: (kTile columns, 1, matrices);
 // each row of threads adds every kThreadsY-th strip.
-kernel void add_strips(device const float* partials [[buffer(0)]],
-                       device float* sums [[buffer(1)]],
+// A template, as only those can be instantiated under a name of their own.
+template <typename S>
+kernel void add_strips(device const S* partials [[buffer(0)]],
+                       device S* sums [[buffer(1)]],
                        constant Launch* launch [[buffer(2)]],
                        uint3 group [[threadgroup_position_in_grid]],
                        uint3 thread_in_group [[thread_position_in_threadgroup]]) {

@@ -3,6 +3,8 @@ threads and barriers, in several orders, against float64 from Apple's table."""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -19,18 +21,23 @@ from jax_mps_neuron import metal
 sys.path.insert(0, str(Path(__file__).parent / "metal_host"))
 import build
 
-pytestmark = pytest.mark.skipif(
-    build.COMPILER is None, reason="no C++ compiler to execute Metal source with"
-)
-
 DTYPES = ["float32", "float16", "bfloat16"]
 ALPHA = 1.25
+
+
+def require_compiler(tmp_path_factory):
+    """Skips, with the reason, what executes Metal source where no compiler can take it."""
+    if problem := build.problem(tmp_path_factory.mktemp("probe")):
+        if os.environ.get("JAX_MPS_NEURON_REQUIRE_NATIVE"):
+            pytest.fail(problem)
+        pytest.skip(problem)
 
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory):
     """Launchers of every kernel, by dtype, compiled when first asked for."""
     compiled = {}
+    require_compiler(tmp_path_factory)
 
     def host(dtype):
         if dtype not in compiled:
@@ -83,8 +90,9 @@ def check(host, neuron, dtype, shape, order=0):
             assert_close(slope_sum, expected.a, factor=8)
 
 
-# [matrices, rows, channels]: one element, one ragged tile, exact tiles, several strips and column tiles.
-SHAPES = [(1, 1, 1), (2, 7, 5), (1, 256, 128), (1, 257, 130), (2, 521, 3)]
+# [matrices, rows, channels]: one element, one ragged tile, exact tiles, several strips and column tiles,
+# more strips than a threadgroup has rows, vectors in several matrices.
+SHAPES = [(1, 1, 1), (2, 7, 5), (1, 256, 128), (1, 257, 130), (2, 521, 3), (1, 2600, 3), (2, 40, 8)]
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
@@ -148,18 +156,26 @@ MUTATIONS = {
         "prelu",
     ),
     "a matrix that is always the first": ("x_all + matrix * launch->x_step", "x_all", "elu"),
+    "vectors of the first matrix alone": (
+        "x_all + matrix * launch->x_step",
+        "x_all + (p.whole ? 0 : matrix * launch->x_step)",
+        "elu",
+    ),
+    "strips that are skipped": ("strip += kThreadsY) {", "strip += kThreadsY + 1) {", "prelu"),
+    "a barrier of the wrong memory": ("mem_flags::mem_threadgroup", "mem_flags::mem_none", "prelu"),
 }
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_broken_kernel_is_noticed(mutation, tmp_path):
+def test_a_broken_kernel_is_noticed(mutation, tmp_path, tmp_path_factory):
+    require_compiler(tmp_path_factory)
     before, after, name = MUTATIONS[mutation]
     text = metal.source(*build.kernels_of(zoo.neurons()[name].type, "float32"))
     assert before in text
     host = build.Host(build.compile_kernels(text.replace(before, after), tmp_path, "broken"))
 
     def suite():
-        for shape in ((2, 7, 5), (1, 257, 3), (2, 521, 6)):
+        for shape in ((2, 7, 5), (1, 257, 3), (2, 521, 6), (1, 2600, 3), (2, 40, 8)):
             for order in (0, 1, 2):
                 check(host, zoo.neurons(shape[-1])[name], "float32", shape, order)
 
@@ -175,6 +191,42 @@ def test_source_is_self_contained():
     assert "neuron_gradient_gelu_half_bias_bias_gradient" in text
     assert '#include "' not in text
     assert text.count("#include <metal_stdlib>") == 1
+
+
+def test_buffers_are_numbered_in_their_order():
+    """The host and CUDA take buffers by position, so that only this sees an index."""
+    text = metal.source(metal.Kernel(jmn.NeuronType.GELU))
+    kernels = re.findall(r"^kernel void (\w+)\((.*?)\) {", text, re.MULTILINE | re.DOTALL)
+    indices = {
+        name: [int(i) for i in re.findall(r"\[\[buffer\((\d+)\)\]\]", body)] for name, body in kernels
+    }
+    assert indices == {"forward": [*range(6)], "gradient": [*range(9)], "add_strips": [*range(3)]}
+
+
+def test_every_instantiation_is_of_a_template():
+    """Metal's form of INSTANTIATE, which no compiler here sees, takes nothing else."""
+    text = metal.source(*build.kernels_of(jmn.NeuronType.PRELU, "float32"))
+    lines = re.findall(r"^INSTANTIATE\(.*\)$", text, re.MULTILINE)
+    assert len(lines) == 9
+    assert all(re.fullmatch(r"INSTANTIATE\(\d, \w+, neuron::\w+<.+>\)", line) for line in lines)
+    repeated = metal.Kernel(jmn.NeuronType.GELU)
+    assert metal.source(repeated, repeated).count(repeated.name) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rows": 0}, "rows is 0; it may be an integer of at least 1"),
+        ({"matrices": -1}, "matrices is -1"),
+        ({"channels": 2.5}, "channels is 2.5"),
+        ({"shared": ("alpha",)}, r"shared is \('alpha',\); it may be a tuple of 'gradient', 'x'"),
+        ({"shared": "bias"}, "shared is 'bias'"),
+    ],
+)
+def test_launches_that_there_are_not(arguments, message):
+    sizes = {"matrices": 1, "rows": 1, "channels": 1, **arguments}
+    with pytest.raises(ValueError, match=message):
+        metal.launch_for(metal.Kernel(jmn.NeuronType.GELU), **sizes)
 
 
 def test_launch():

@@ -49,6 +49,8 @@ class Kernel:
     slope_gradient: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.type, NeuronType):
+            raise ValueError(f"type is {self.type!r}; it may be a NeuronType")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; it may be one of {', '.join(map(repr, DTYPES))}")
         if self.forward and (self.bias_gradient or self.slope_gradient):
@@ -81,7 +83,7 @@ class Kernel:
 
 
 SUM_NAME = "neuron_add_strips"
-SUM_INSTANTIATION = f"INSTANTIATE(3, {SUM_NAME}, neuron::add_strips)\n"
+SUM_INSTANTIATION = f"INSTANTIATE(3, {SUM_NAME}, neuron::add_strips<float>)\n"
 
 
 def source(*kernels: Kernel) -> str:
@@ -91,7 +93,7 @@ def source(*kernels: Kernel) -> str:
     """
     include = '#include "neuron_math.h"\n'
     before, after = _read("neuron_gradient.metal").split(include)
-    lines = "".join(kernel.instantiation for kernel in kernels)
+    lines = "".join(kernel.instantiation for kernel in dict.fromkeys(kernels))
     return before + _read("neuron_math.h") + after + "\n" + lines + SUM_INSTANTIATION
 
 
@@ -134,7 +136,13 @@ def launch_for(
       channels: of each row, at least 1. A kernel that is not by column takes rows and channels as one
         flat array.
       shared: which of "gradient", "x", "scalars", "bias" and "slope" hold one matrix for all.
+
+    Raises:
+      ValueError: a size is no integer of at least 1, or shared has another name.
     """
+    for name, size in (("matrices", matrices), ("rows", rows), ("channels", channels)):
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} is {size!r}; it may be an integer of at least 1")
     tile = _constants()
     across = tile["kThreadsX"] * tile["kColumns"]
     elements = rows * channels
@@ -144,6 +152,8 @@ def launch_for(
     else:
         grid = (-(-elements // (across * tile["kThreadsY"] * tile["kFlatSteps"])), 1, matrices)
     steps = {"gradient": elements, "x": elements, "scalars": 4, "bias": channels, "slope": channels}
+    if not isinstance(shared, tuple) or not set(shared) <= set(steps):
+        raise ValueError(f"shared is {shared!r}; it may be a tuple of {', '.join(map(repr, steps))}")
     # Every row starts at a vector if they are a multiple of one apart; a flat array has one row a matrix.
     apart = channels if kernel.by_column else elements if matrices > 1 else 0
     aligned = apart % tile["kColumns"] == 0

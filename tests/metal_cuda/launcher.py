@@ -22,7 +22,10 @@ def compile_kernels(text: str, folder: Path, name: str, arch: str = "sm_90") -> 
     unit, cubin = folder / f"{name}.metal", folder / f"{name}.cubin"
     unit.write_text(text)
     command = [NVCC, "-x", "cu", "-std=c++17", "-O3", f"-arch={arch}", "-cubin", f"-I{HERE}"]
-    subprocess.run([*command, str(unit), "-o", str(cubin)], check=True, capture_output=True, text=True)
+    command += [str(unit), "-o", str(cubin)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(result.stderr[:2000])
     return cubin
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,7 +17,7 @@ from jax_mps_neuron.metal import kernel as metal
 
 HERE = Path(__file__).parent
 GUARD = 64  # bytes around every buffer that a kernel must leave alone
-COMPILER = shutil.which(os.environ.get("CXX", "g++"))
+COMPILER = shlex.split(os.environ.get("CXX", "g++"))
 FLAGS = ["-x", "c++", "-std=c++14", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered"]
 
 
@@ -31,21 +32,27 @@ def kernels_of(kind: NeuronType, dtype: str) -> list[metal.Kernel]:
     return kernels
 
 
+def problem(folder: Path) -> str:
+    """Why Metal source cannot be executed here; empty if it can."""
+    if shutil.which(COMPILER[0]) is None:
+        return f"no C++ compiler {COMPILER[0]} to execute Metal source with"
+    kernels = [metal.Kernel(NeuronType.NONE, dtype) for dtype in metal.DTYPES]
+    try:
+        compile_kernels(metal.source(*kernels), folder, "probe")
+    except RuntimeError as error:
+        return f"{COMPILER[0]} does not take the shim (it needs GCC 12 or later): {error}"
+    return ""
+
+
 def compile_kernels(text: str, folder: Path, name: str) -> ctypes.CDLL:
     """The library of an assembled Metal source."""
     unit, library = folder / f"{name}.metal", folder / f"lib{name}.so"
     unit.write_text(text)
-    command = [
-        COMPILER,
-        *FLAGS,
-        f"-I{HERE}",
-        "-shared",
-        str(unit),
-        str(HERE / "runtime.cc"),
-        "-o",
-        str(library),
-    ]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    sources = [str(unit), str(HERE / "runtime.cc")]
+    command = [*COMPILER, *FLAGS, f"-I{HERE}", "-shared", *sources, "-o", str(library)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(result.stderr[:2000])
     return ctypes.CDLL(str(library))
 
 
