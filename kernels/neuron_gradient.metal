@@ -46,7 +46,7 @@ namespace neuron {
 // ---- the shape of a launch --------------------------------------------------------------------
 
 // A threadgroup is 8 rows of 32 threads, a thread has 4 neighbouring columns: a SIMD group reads 128
-// columns of a row at once, 512 bytes in float, and four of them fill a core's memory pipeline.
+// columns of a row at once, 512 bytes in float.
 constant constexpr uint kThreadsX = 32;
 constant constexpr uint kThreadsY = 8;
 constant constexpr uint kColumns = 4;

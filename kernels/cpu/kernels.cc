@@ -59,7 +59,7 @@ void forward_strip(const Strip& s) {
 }
 
 // Rows that a strip with sums works on side by side: each sum is then read and written once for all of
-// them, and the arithmetic of one row fills the waits of another. Two gave half of that, eight spill.
+// them, and the arithmetic of one row fills the waits of another. Two were slower on AVX-512.
 constexpr int kRowsAtOnce = 4;
 
 // kRows rows of a strip, from row i on.
