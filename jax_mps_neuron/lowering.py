@@ -13,6 +13,7 @@ from jax.interpreters import mlir
 
 from . import native
 from ._compat import Setting, custom_call
+from .native import NEURON, NEURON_GRADIENT
 
 __all__ = [
     "LOWERINGS",
@@ -23,10 +24,6 @@ __all__ = [
     "route",
     "set_default_lowering",
 ]
-
-# The targets' names, the same on every platform.
-NEURON = "jax_mps_neuron.neuron"
-NEURON_GRADIENT = "jax_mps_neuron.neuron_gradient"
 
 LOWERINGS = ("auto", "custom_call", "inline")
 

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from ._compat import ffi
 
-__all__ = ["isa", "isas", "library", "problem", "use_isa"]
+__all__ = ["NEURON", "NEURON_GRADIENT", "isa", "isas", "library", "problem", "use_isa"]
 
 _ISA_ENVIRONMENT = "JAX_MPS_NEURON_ISA"
-_TARGETS = {
-    "jax_mps_neuron.neuron": "jmn_neuron",
-    "jax_mps_neuron.neuron_gradient": "jmn_neuron_gradient",
-}
+
+# The targets' names, the same on every platform.
+NEURON = "jax_mps_neuron.neuron"
+NEURON_GRADIENT = "jax_mps_neuron.neuron_gradient"
+
+_SYMBOLS = {NEURON: "jmn_neuron", NEURON_GRADIENT: "jmn_neuron_gradient"}
 
 
 class _UnusableError(Exception):
@@ -64,7 +66,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         _check_version(lib)
     except _UnusableError as error:
         return None, str(error)
-    for target, symbol in _TARGETS.items():
+    for target, symbol in _SYMBOLS.items():
         ffi.register_ffi_target(target, ffi.pycapsule(getattr(lib, symbol)), platform="cpu")
     return lib, ""
 
