@@ -73,11 +73,11 @@ def check(driver: launcher.Driver, cubins: dict[str, Path]) -> int:
     for dtype, cubin in cubins.items():
         gpu = launcher.Gpu(driver, cubin)
         for name in zoo.NAMES:
-            for shape in [*kernel_test.SHAPES, (1, 1, 3 * 8192 + 4)]:
+            for shape in [*kernel_test.SHAPES, (1, 1, 3 * 16384 + 4), (1, 129 * 128, 2)]:
                 kernel_test.check(gpu, zoo.neurons(shape[-1])[name], dtype, shape)
                 count += 1
         print(
-            f"{dtype}: right on {len(zoo.NAMES)} neurons x {len(kernel_test.SHAPES) + 1} shapes", flush=True
+            f"{dtype}: right on {len(zoo.NAMES)} neurons x {len(kernel_test.SHAPES) + 2} shapes", flush=True
         )
     return count
 
@@ -101,7 +101,7 @@ def check_huge(driver: launcher.Driver, cubin: Path) -> int:
     pointers = [p.value for p in (gradient, x, scalars, bias, bias, data, partials, partials, constants)]
     driver.launch(driver.function(module, kernel.name), pointers, launch.grid, launch.threads)
     adding = [partials.value, sums.value, constants.value]
-    driver.launch(driver.function(module, SUM_NAME), adding, launch.sum_grid, launch.threads)
+    driver.launch(driver.function(module, SUM_NAME), adding, launch.sum_grid, launch.sum_threads)
     driver.synchronize()
     for begin in (0, 2**31 - 4, rows * channels - 8):
         some = np.zeros(8, np.uint16)
@@ -191,7 +191,7 @@ def bandwidth(driver: launcher.Driver, cubins: dict[str, Path]) -> dict[str, dic
                         add,
                         [partials[i].value, sums[i].value, constants.value],
                         launch.sum_grid,
-                        launch.threads,
+                        launch.sum_threads,
                     )
 
             for warm in (run_floor, run):

@@ -2,16 +2,19 @@
 // data gradient and, by column, the bias gradient and PReLU's slope gradient.
 //
 // The same file is compiled by Apple's compiler (the include below replaced by its text), by the host's and by
-// nvcc (a `metal_stdlib` of the tests' first on the include path). What is not Metal is behind the two
+// nvcc (a `metal_stdlib` of the tests' first on the include path). What is not Metal is behind the three
 // words that the first lines define. Metal 2.4; bfloat from Metal 3.1.
 
 #include <metal_stdlib>
 
 #ifdef __METAL_VERSION__
 #define THREADGROUP_ARRAY(T, name, size) threadgroup T name size
+// A kernel for threadgroups of that many threads, which keeps the compiler from taking more registers than
+// they have.
+#define KERNEL(threads) [[kernel, max_total_threads_per_threadgroup(threads)]]
 // A kernel of `buffers` buffers under a name of its own.
 #define INSTANTIATE(buffers, name, ...) \
-  template [[host_name(#name)]] kernel decltype(__VA_ARGS__) __VA_ARGS__;
+  template [[host_name(#name)]] [[kernel]] decltype(__VA_ARGS__) __VA_ARGS__;
 #endif
 
 #ifndef NEURON_INLINE
@@ -30,6 +33,10 @@ namespace neuron {
 NEURON_INLINE float exp(float x) { return metal::precise::exp(x); }
 NEURON_INLINE float log(float x) { return metal::precise::log(x); }
 NEURON_INLINE float pow(float x, float y) { return metal::precise::pow(x, y); }
+NEURON_INLINE float exp2(float x) { return metal::precise::exp2(x); }
+NEURON_INLINE float log2(float x) { return metal::precise::log2(x); }
+NEURON_INLINE float fabs(float x) { return metal::fabs(x); }
+NEURON_INLINE float floor(float x) { return metal::floor(x); }
 NEURON_INLINE float tanh(float x) { return metal::precise::tanh(x); }
 // e^x - 1 for x <= 0, where 1 - tanh does not cancel.
 NEURON_INLINE float expm1(float x) {
@@ -45,21 +52,30 @@ namespace neuron {
 
 // ---- the shape of a launch --------------------------------------------------------------------
 
-// A threadgroup is 8 rows of 32 threads, a thread has 4 neighbouring columns: a SIMD group reads 128
+// A thread has 4 neighbouring columns, and a row of a threadgroup's threads is one SIMD group: it reads 128
 // columns of a row at once, 512 bytes in float.
 constant constexpr uint kThreadsX = 32;
-constant constexpr uint kThreadsY = 8;
 constant constexpr uint kColumns = 4;
 constant constexpr uint kTile = kThreadsX * kColumns;
-// Rows that a threadgroup sums before it writes a partial sum: 32 for each thread. Shorter strips spend
-// themselves on partials, longer ones leave too few threadgroups for the whole GPU.
-constant constexpr uint kStrip = 256;
-// Rows a thread reads before it computes the first of them: bytes in flight hide the memory's latency. A
-// compiler cannot move the reads ahead itself, past writes that it takes for possible aliases.
-constant constexpr uint kAhead = 2;
+// Rows of threads for each byte of an element: 16 in float, 8 in the half types. Few large threadgroups
+// walk through memory more nearly in its order than many small ones, which float, short of nothing else,
+// gains by; the half types need several at once to hide their arithmetic.
+constant constexpr uint kThreadsYPerByte = 4;
+// Rows of which a threadgroup writes one partial sum. Fewer and the partial sums are much to write; more, and
+// threadgroups that run at once are far apart in memory.
+constant constexpr uint kStrip = 128;
 // Elements a thread takes where columns do not matter: that many times kColumns, a threadgroup apart.
 constant constexpr uint kFlatSteps = 8;
-constant constexpr uint kFlatTile = kThreadsX * kThreadsY * kColumns * kFlatSteps;
+// Strips that a thread reads at once where it adds their partial sums.
+constant constexpr uint kSumAhead = 8;
+
+// The shape for elements of type S.
+template <typename S>
+struct Shape {
+  static constant constexpr uint kThreadsY = kThreadsYPerByte * sizeof(S);
+  static constant constexpr uint kThreads = kThreadsX * kThreadsY;
+  static constant constexpr uint kFlatTile = kThreads * kColumns * kFlatSteps;
+};
 
 // The constant buffer of every kernel; metal/kernel.py packs it. Steps are in elements from one matrix to
 // the next, 0 where all matrices share the operand.
@@ -136,13 +152,45 @@ template <typename Op>
 struct HasNatural {
   static constant constexpr bool value = false;
 };
-template <>
-struct HasNatural<Exponential> {
+template <typename P>
+struct HasNatural<ExponentialBy<P>> {
   static constant constexpr bool value = true;
 };
 template <>
 struct HasNatural<Logarithm> {
   static constant constexpr bool value = true;
+};
+
+// Rows a thread reads before it computes the first of them: bytes in flight hide the time that the arithmetic
+// takes, where every element has some. A compiler cannot move the reads ahead itself, past writes that it
+// takes for possible aliases. Where there is next to nothing to compute they only take registers.
+template <typename Op>
+struct Ahead {
+  static constant constexpr uint value = 2;
+};
+#define ONE_AHEAD(Op)                         \
+  template <>                                 \
+  struct Ahead<Op> {                          \
+    static constant constexpr uint value = 1; \
+  };
+ONE_AHEAD(None)
+ONE_AHEAD(Relu)
+ONE_AHEAD(Linear)
+ONE_AHEAD(HardSigmoid)
+ONE_AHEAD(Absolute)
+ONE_AHEAD(Elu)
+ONE_AHEAD(Prelu)
+ONE_AHEAD(Relun)
+#undef ONE_AHEAD
+
+// The type that computes f for storage S.
+template <typename Op, typename S>
+struct For {
+  using Type = typename Coarse<Op>::Type;
+};
+template <typename Op>
+struct For<Op, float> {
+  using Type = Op;
 };
 
 // alpha, a, b, c of a matrix. Exponential and Logarithm change their form where c stands for e, the same way
@@ -243,10 +291,13 @@ struct Part {
 };
 
 // By column: a thread's four columns in every kThreadsY-th row of its threadgroup's strip.
+template <typename S>
 NEURON_INLINE Part part_of_strip(constant Launch* launch, uint3 group, uint3 thread_in_group) {
   const ulong column = ulong(group.x) * kTile + thread_in_group.x * kColumns;
-  const ulong row = ulong(group.y) * kStrip + thread_in_group.y;
-  const ulong last = metal::min(ulong(group.y) * kStrip + kStrip, launch->rows);
+  constexpr uint kThreadsY = Shape<S>::kThreadsY;
+  const ulong top = ulong(group.y) * kStrip;
+  const ulong row = top + thread_in_group.y;
+  const ulong last = metal::min(top + kStrip, launch->rows);
   Part p;
   p.left = left_of(launch->channels, column);
   p.begin = row * launch->channels + column;
@@ -258,10 +309,11 @@ NEURON_INLINE Part part_of_strip(constant Launch* launch, uint3 group, uint3 thr
 
 // Flat: four elements of each row of threads, kFlatSteps times. Where an end is ragged, the last of them
 // are done with `whole` off, and the ones beyond not at all.
+template <typename S>
 NEURON_INLINE Part part_of_array(ulong elements, bool aligned, uint3 group, uint3 thread_in_group) {
   Part p;
-  p.begin = ulong(group.x) * kFlatTile + (thread_in_group.y * kThreadsX + thread_in_group.x) * kColumns;
-  p.step = kThreadsX * kThreadsY * kColumns;
+  p.begin = ulong(group.x) * Shape<S>::kFlatTile + (thread_in_group.y * kThreadsX + thread_in_group.x) * kColumns;
+  p.step = Shape<S>::kThreads * kColumns;
   p.left = left_of(elements, p.begin);
   p.count = uint(metal::min(ulong(kFlatSteps), (p.left + p.step - 1) / p.step));
   p.whole = aligned && p.left >= (kFlatSteps - 1) * p.step + kColumns;
@@ -286,21 +338,22 @@ NEURON_INLINE void forward_part(device const S* x, device S* y, Part p, Four bia
   }
 }
 
-// Grid: flat (kFlatTile elements, 1, matrices), or by column (kTile columns, kStrip rows, matrices).
+// Grid: flat (Shape::kFlatTile elements, 1, matrices), or by column (kTile columns, kStrip rows, matrices).
 template <typename Op, typename S, bool kBias>
-kernel void forward(device const S* x_all [[buffer(0)]],
-                    device const float* scalars_all [[buffer(1)]],
-                    device const float* bias_all [[buffer(2)]],
-                    device const float* slope_all [[buffer(3)]],
-                    device S* y_all [[buffer(4)]],
-                    constant Launch* launch [[buffer(5)]],
-                    uint3 group [[threadgroup_position_in_grid]],
-                    uint3 thread_in_group [[thread_position_in_threadgroup]]) {
+KERNEL(Shape<S>::kThreads)
+void forward(device const S* x_all [[buffer(0)]],
+             device const float* scalars_all [[buffer(1)]],
+             device const float* bias_all [[buffer(2)]],
+             device const float* slope_all [[buffer(3)]],
+             device S* y_all [[buffer(4)]],
+             constant Launch* launch [[buffer(5)]],
+             uint3 group [[threadgroup_position_in_grid]],
+             uint3 thread_in_group [[thread_position_in_threadgroup]]) {
   constexpr bool kFlat = !kBias && !HasSlope<Op>::value;
   const ulong matrix = group.z;
   const ulong elements = launch->rows * launch->channels;
-  const Part p = kFlat ? part_of_array(elements, launch->aligned != 0, group, thread_in_group)
-                       : part_of_strip(launch, group, thread_in_group);
+  const Part p = kFlat ? part_of_array<S>(elements, launch->aligned != 0, group, thread_in_group)
+                       : part_of_strip<S>(launch, group, thread_in_group);
   device const S* x = x_all + matrix * launch->x_step;
   device S* y = y_all + matrix * elements;
   const Scalars s = scalars_of(scalars_all + matrix * launch->scalars_step);
@@ -310,9 +363,9 @@ kernel void forward(device const S* x_all [[buffer(0)]],
   if (kBias) bias = load<false>(bias_all + matrix * launch->bias_step + column, p.left);
   if (HasSlope<Op>::value) slope = load<false>(slope_all + matrix * launch->slope_step + column, p.left);
   if (p.whole) {
-    forward_part<Op, S, true, kFlat>(x, y, p, bias, slope, s);
+    forward_part<typename For<Op, S>::Type, S, true, kFlat>(x, y, p, bias, slope, s);
   } else {
-    forward_part<Op, S, false, kFlat>(x, y, p, bias, slope, s);
+    forward_part<typename For<Op, S>::Type, S, false, kFlat>(x, y, p, bias, slope, s);
   }
 }
 
@@ -328,6 +381,7 @@ NEURON_INLINE Sums gradient_part(device const S* gradient, device const S* x, de
   Sums sums;
   sums.bias = zeros();
   sums.slope = zeros();
+  constexpr uint kAhead = Ahead<Op>::value;
   uint k = 0;
   ulong i = p.begin;
   for (; kWhole && k + kAhead <= p.count; k += kAhead) {
@@ -362,6 +416,7 @@ NEURON_INLINE Sums gradient_part(device const S* gradient, device const S* x, de
 }
 
 // Adds four columns of the threadgroup's rows of threads and writes them to partials[strip, column...].
+template <typename S>
 NEURON_INLINE void write_partials(threadgroup float* shared, device float* partials, Four mine, ulong left,
                                   uint tx, uint ty) {
   threadgroup float* place = shared + (ty * kThreadsX + tx) * kColumns;
@@ -372,7 +427,7 @@ NEURON_INLINE void write_partials(threadgroup float* shared, device float* parti
   metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
   if (ty == 0) {
     Four total = mine;
-    for (uint y = 1; y < kThreadsY; ++y) {
+    for (uint y = 1; y < Shape<S>::kThreadsY; ++y) {
       threadgroup const float* other = shared + (y * kThreadsX + tx) * kColumns;
       Four theirs = {other[0], other[1], other[2], other[3]};
       total = sum(total, theirs);
@@ -383,24 +438,25 @@ NEURON_INLINE void write_partials(threadgroup float* shared, device float* parti
 
 // Grid as for forward. The partials are [matrices, strips, channels]; with one strip they are the sums.
 template <typename Op, typename S, bool kBias, bool kBiasSum, bool kSlopeSum>
-kernel void gradient(device const S* gradient_all [[buffer(0)]],
-                     device const S* x_all [[buffer(1)]],
-                     device const float* scalars_all [[buffer(2)]],
-                     device const float* bias_all [[buffer(3)]],
-                     device const float* slope_all [[buffer(4)]],
-                     device S* data_all [[buffer(5)]],
-                     device float* bias_partials [[buffer(6)]],
-                     device float* slope_partials [[buffer(7)]],
-                     constant Launch* launch [[buffer(8)]],
-                     uint3 group [[threadgroup_position_in_grid]],
-                     uint3 thread_in_group [[thread_position_in_threadgroup]]) {
-  THREADGROUP_ARRAY(float, bias_shared, [kThreadsY * kTile]);
-  THREADGROUP_ARRAY(float, slope_shared, [kThreadsY * kTile]);
+KERNEL(Shape<S>::kThreads)
+void gradient(device const S* gradient_all [[buffer(0)]],
+              device const S* x_all [[buffer(1)]],
+              device const float* scalars_all [[buffer(2)]],
+              device const float* bias_all [[buffer(3)]],
+              device const float* slope_all [[buffer(4)]],
+              device S* data_all [[buffer(5)]],
+              device float* bias_partials [[buffer(6)]],
+              device float* slope_partials [[buffer(7)]],
+              constant Launch* launch [[buffer(8)]],
+              uint3 group [[threadgroup_position_in_grid]],
+              uint3 thread_in_group [[thread_position_in_threadgroup]]) {
+  THREADGROUP_ARRAY(float, bias_shared, [Shape<S>::kThreadsY * kTile]);
+  THREADGROUP_ARRAY(float, slope_shared, [Shape<S>::kThreadsY * kTile]);
   constexpr bool kFlat = !kBias && !HasSlope<Op>::value;
   const ulong matrix = group.z;
   const ulong elements = launch->rows * launch->channels;
-  const Part p = kFlat ? part_of_array(elements, launch->aligned != 0, group, thread_in_group)
-                       : part_of_strip(launch, group, thread_in_group);
+  const Part p = kFlat ? part_of_array<S>(elements, launch->aligned != 0, group, thread_in_group)
+                       : part_of_strip<S>(launch, group, thread_in_group);
   device const S* gradient = gradient_all + matrix * launch->gradient_step;
   device const S* x = x_all + matrix * launch->x_step;
   device S* data = data_all + matrix * elements;
@@ -412,42 +468,54 @@ kernel void gradient(device const S* gradient_all [[buffer(0)]],
   if (HasSlope<Op>::value) slope = load<false>(slope_all + matrix * launch->slope_step + column, p.left);
   Sums sums;
   if (p.whole) {
-    sums = gradient_part<Op, S, true, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
+    sums = gradient_part<typename For<Op, S>::Type, S, true, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
   } else {
-    sums = gradient_part<Op, S, false, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
+    sums = gradient_part<typename For<Op, S>::Type, S, false, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
   }
   // Threads that have no element meet the others at the barrier.
   const ulong partial = (matrix * launch->strips + group.y) * launch->channels + column;
   if (kBiasSum) {
-    write_partials(bias_shared, bias_partials + partial, sums.bias, p.left, thread_in_group.x,
+    write_partials<S>(bias_shared, bias_partials + partial, sums.bias, p.left, thread_in_group.x,
                    thread_in_group.y);
   }
   if (kSlopeSum) {
-    write_partials(slope_shared, slope_partials + partial, sums.slope, p.left, thread_in_group.x,
+    write_partials<S>(slope_shared, slope_partials + partial, sums.slope, p.left, thread_in_group.x,
                    thread_in_group.y);
   }
 }
 
-// sums[matrix, column] of the partials of all strips, in a fixed order. Grid: (kTile columns, 1, matrices);
-// each row of threads adds every kThreadsY-th strip.
+// sums[matrix, column] of the partials of all strips, in a fixed order. Grid: (kThreadsX columns, 1, matrices);
+// each row of threads adds every kThreadsY-th strip, kSumAhead of them at a time.
 // A template, as only those can be instantiated under a name of their own.
 template <typename S>
-kernel void add_strips(device const S* partials [[buffer(0)]],
-                       device S* sums [[buffer(1)]],
-                       constant Launch* launch [[buffer(2)]],
-                       uint3 group [[threadgroup_position_in_grid]],
-                       uint3 thread_in_group [[thread_position_in_threadgroup]]) {
-  THREADGROUP_ARRAY(float, shared, [kThreadsY * kTile]);
-  const ulong column = ulong(group.x) * kTile + thread_in_group.x * kColumns;
-  const ulong left = left_of(launch->channels, column);
-  const ulong last = left == 0 ? 0 : launch->strips;
-  Four total = zeros();
-  for (ulong strip = thread_in_group.y; strip < last; strip += kThreadsY) {
-    const ulong i = (group.z * launch->strips + strip) * launch->channels + column;
-    total = sum(total, load<false>(partials + i, left));
+KERNEL(Shape<S>::kThreads)
+void add_strips(device const S* partials [[buffer(0)]],
+                device S* sums [[buffer(1)]],
+                constant Launch* launch [[buffer(2)]],
+                uint3 group [[threadgroup_position_in_grid]],
+                uint3 thread_in_group [[thread_position_in_threadgroup]]) {
+  constexpr uint kThreadsY = Shape<S>::kThreadsY;
+  THREADGROUP_ARRAY(float, shared, [kThreadsY * kThreadsX]);
+  const ulong column = ulong(group.x) * kThreadsX + thread_in_group.x;
+  const bool there = column < launch->channels;
+  const ulong last = there ? launch->strips : 0;
+  device const S* from = partials + group.z * launch->strips * launch->channels + column;
+  float total = 0.0f;
+  ulong strip = thread_in_group.y;
+  for (; strip + (kSumAhead - 1) * kThreadsY < last; strip += kSumAhead * kThreadsY) {
+    float v[kSumAhead];
+    UNROLL
+    for (uint j = 0; j < kSumAhead; ++j) v[j] = float(from[(strip + j * kThreadsY) * launch->channels]);
+    UNROLL
+    for (uint j = 0; j < kSumAhead; ++j) total = total + v[j];
   }
-  write_partials(shared, sums + group.z * launch->channels + column, total, left, thread_in_group.x,
-                 thread_in_group.y);
+  for (; strip < last; strip += kThreadsY) total = total + float(from[strip * launch->channels]);
+  shared[thread_in_group.y * kThreadsX + thread_in_group.x] = total;
+  metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
+  if (thread_in_group.y == 0 && there) {
+    for (uint y = 1; y < kThreadsY; ++y) total = total + shared[y * kThreadsX + thread_in_group.x];
+    sums[group.z * launch->channels + column] = S(total);
+  }
 }
 
 }  // namespace neuron

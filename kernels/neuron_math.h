@@ -4,7 +4,7 @@
 // This file is compiled as C++, as CUDA and as Metal, and keeps to what all three allow: no pointers,
 // no references, no inheritance, no double literals. It includes nothing. Before it, namespace
 // NEURON_NAMESPACE must declare for each T in use (float; in C++ also double) the elementary functions
-//   exp, expm1 (used for x <= 0), log, pow, tanh
+//   fabs, exp, expm1 (used for x <= 0), log, pow, tanh; where CoarsePow is used, exp2, log2 and floor
 // and for double, whose accuracy the polynomials below do not reach, also
 //   log1p_unit, normal_tail, inverse_sqrt_2pi.
 
@@ -56,15 +56,10 @@ NEURON_INLINE float normal_tail(float r, float e) {
 
 NEURON_INLINE float inverse_sqrt_2pi(float) { return 0.398942280f; }
 
-template <typename T>
-NEURON_INLINE T magnitude(T z) {
-  return z < T(0) ? -z : z;
-}
-
 // The logistic function 1 / (1 + e^-z).
 template <typename T>
 NEURON_INLINE T logistic(T z) {
-  T e = exp(-magnitude(z));
+  T e = exp(-fabs(z));
   T r = T(1) / (T(1) + e);
   return z >= T(0) ? r : e * r;
 }
@@ -72,7 +67,7 @@ NEURON_INLINE T logistic(T z) {
 // Its derivative, e^z / (e^z + 1)^2, which is even in z.
 template <typename T>
 NEURON_INLINE T logistic_derivative(T z) {
-  T e = exp(-magnitude(z));
+  T e = exp(-fabs(z));
   T r = T(1) / (T(1) + e);
   return e * r * r;
 }
@@ -141,7 +136,7 @@ struct Tanh {
 
 struct Absolute {
   template <typename T>
-  NEURON_INLINE T value(T z, Parameters<T>) { return magnitude(z); }
+  NEURON_INLINE T value(T z, Parameters<T>) { return fabs(z); }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T>) {
     return z > T(0) ? T(1) : (z < T(0) ? T(-1) : z);  // z is 0 or NaN here
@@ -152,7 +147,7 @@ struct Softplus {
   template <typename T>
   NEURON_INLINE T value(T z, Parameters<T> p) {
     T u = p.b * z;
-    return p.a * ((u > T(0) ? u : T(0)) + log1p_unit(exp(-magnitude(u))));
+    return p.a * ((u > T(0) ? u : T(0)) + log1p_unit(exp(-fabs(u))));
   }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a * p.b * logistic(p.b * z); }
@@ -160,10 +155,10 @@ struct Softplus {
 
 struct Softsign {
   template <typename T>
-  NEURON_INLINE T value(T z, Parameters<T>) { return z / (T(1) + magnitude(z)); }
+  NEURON_INLINE T value(T z, Parameters<T>) { return z / (T(1) + fabs(z)); }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T>) {
-    T r = T(1) / (T(1) + magnitude(z));
+    T r = T(1) / (T(1) + fabs(z));
     return r * r;
   }
 };
@@ -198,21 +193,45 @@ struct Relun {
   }
 };
 
-struct Power {
+// x^y to T's precision.
+struct Pow {
   template <typename T>
-  NEURON_INLINE T value(T z, Parameters<T> p) { return pow(p.a * z + p.b, p.c); }
+  NEURON_INLINE T of(T x, T y) { return pow(x, y); }
+};
+
+// x^y to 2^-16 in float, more than a half or a bfloat can show, at a third of the price. Signs and y = 0 as
+// pow has them; -infinity to a power that is no integer is NaN. y is the same for a whole matrix, and so is
+// the branch taken.
+struct CoarsePow {
   template <typename T>
-  NEURON_INLINE T derivative(T z, Parameters<T> p) {
-    return p.a * p.c * pow(p.a * z + p.b, p.c - T(1));
+  NEURON_INLINE T of(T x, T y) {
+    if (floor(y) != y) return exp2(y * log2(x));
+    if (y == T(0)) return T(1);
+    T r = exp2(y * log2(fabs(x)));
+    T half = T(0.5f) * y;
+    return x < T(0) && floor(half) != half ? -r : r;
   }
 };
 
-struct Exponential {
+template <typename P>
+struct PowerBy {
   template <typename T>
-  NEURON_INLINE T value(T z, Parameters<T> p) { return pow(p.c, p.a * z + p.b); }
+  NEURON_INLINE T value(T z, Parameters<T> p) { return P::of(p.a * z + p.b, p.c); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) {
+    return p.a * p.c * P::of(p.a * z + p.b, p.c - T(1));
+  }
+};
+using Power = PowerBy<Pow>;
+
+template <typename P>
+struct ExponentialBy {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return P::of(p.c, p.a * z + p.b); }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a * log(p.c) * value(z, p); }
 };
+using Exponential = ExponentialBy<Pow>;
 
 struct NaturalExponential {
   template <typename T>
@@ -240,13 +259,13 @@ struct NaturalLogarithm {
 struct Gelu {
   template <typename T>
   NEURON_INLINE T value(T z, Parameters<T>) {
-    T r = magnitude(z);
+    T r = fabs(z);
     T tail = normal_tail(r, exp(T(-0.5f) * r * r));
     return z * (z >= T(0) ? T(1) - tail : tail);
   }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T>) {
-    T r = magnitude(z);
+    T r = fabs(z);
     T e = exp(T(-0.5f) * r * r);
     T tail = normal_tail(r, e);
     return (z >= T(0) ? T(1) - tail : tail) + z * (e * inverse_sqrt_2pi(z));
@@ -256,10 +275,18 @@ struct Gelu {
 // What a type becomes when its c is -1, Apple's sign for base e.
 template <typename Op>
 struct Natural { using Type = Op; };
-template <>
-struct Natural<Exponential> { using Type = NaturalExponential; };
+template <typename P>
+struct Natural<ExponentialBy<P>> { using Type = NaturalExponential; };
 template <>
 struct Natural<Logarithm> { using Type = NaturalLogarithm; };
+
+// What a type becomes where storage of 16 bits is all that sees its results.
+template <typename Op>
+struct Coarse { using Type = Op; };
+template <>
+struct Coarse<Power> { using Type = PowerBy<CoarsePow>; };
+template <>
+struct Coarse<Exponential> { using Type = ExponentialBy<CoarsePow>; };
 
 }  // namespace NEURON_NAMESPACE
 

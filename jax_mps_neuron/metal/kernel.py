@@ -19,6 +19,7 @@ __all__ = ["Kernel", "Launch", "launch_for", "source"]
 
 # NumPy's names of the element types, and Metal's.
 DTYPES = {"float32": "float", "float16": "half", "bfloat16": "bfloat"}
+ITEMSIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Launch:
       strips: partial sums of each column. With one the partials are the sums, and the second kernel is
         not needed.
       partials: elements (float32) of the partials of one sum; 0 where no sum is made.
-      sum_grid: the second kernel's grid; its threads and constants are the same.
+      sum_grid: the second kernel's grid; its constants are the same.
+      sum_threads: threads of its threadgroups.
     """
 
     grid: tuple[int, int, int]
@@ -117,6 +119,7 @@ class Launch:
     strips: int
     partials: int
     sum_grid: tuple[int, int, int]
+    sum_threads: tuple[int, int, int]
 
 
 def launch_for(
@@ -145,12 +148,13 @@ def launch_for(
             raise ValueError(f"{name} is {size!r}; it may be an integer of at least 1")
     tile = _constants()
     across = tile["kThreadsX"] * tile["kColumns"]
+    down = tile["kThreadsYPerByte"] * ITEMSIZES[kernel.dtype]
     elements = rows * channels
     strips = -(-rows // tile["kStrip"]) if kernel.by_column else 1
     if kernel.by_column:
         grid = (-(-channels // across), strips, matrices)
     else:
-        grid = (-(-elements // (across * tile["kThreadsY"] * tile["kFlatSteps"])), 1, matrices)
+        grid = (-(-elements // (across * down * tile["kFlatSteps"])), 1, matrices)
     steps = {"gradient": elements, "x": elements, "scalars": 4, "bias": channels, "slope": channels}
     if not isinstance(shared, tuple) or not set(shared) <= set(steps):
         raise ValueError(f"shared is {shared!r}; it may be a tuple of {', '.join(map(repr, steps))}")
@@ -167,11 +171,12 @@ def launch_for(
     )
     return Launch(
         grid=grid,
-        threads=(tile["kThreadsX"], tile["kThreadsY"], 1),
+        threads=(tile["kThreadsX"], down, 1),
         constants=constants,
         strips=strips,
         partials=matrices * strips * channels if kernel.bias_gradient or kernel.slope_gradient else 0,
-        sum_grid=(-(-channels // across), 1, matrices),
+        sum_grid=(-(-channels // tile["kThreadsX"]), 1, matrices),
+        sum_threads=(tile["kThreadsX"], tile["kThreadsYPerByte"] * ITEMSIZES["float32"], 1),
     )
 
 

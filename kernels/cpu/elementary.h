@@ -21,6 +21,9 @@ NEURON_INLINE To bit_cast(From from) {
   return to;
 }
 
+NEURON_INLINE float fabs(float x) { return __builtin_fabsf(x); }
+NEURON_INLINE double fabs(double x) { return __builtin_fabs(x); }
+
 // Nearest integer of |x| < 2^22 in the low mantissa bits of a float of this magnitude: addition rounds.
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 

@@ -126,6 +126,6 @@ class Host:
             else:
                 total = Buffer(nans((matrices, channels), np.float32))
                 sum_buffers = [partial, total, constants]
-                self.launch(metal.SUM_NAME, sum_buffers, launch.sum_grid, launch.threads, order)
+                self.launch(metal.SUM_NAME, sum_buffers, launch.sum_grid, launch.sum_threads, order)
                 sums.append(total.array())
         return data.array(), *sums
