@@ -57,7 +57,7 @@ STEPS = 4
 
 
 def compile_all(folder: Path, arch: str) -> dict[str, Path]:
-    from build import kernels_of
+    from metal_host.build import kernels_of
 
     cubins = {}
     for dtype, name in (("float32", "float"), ("float16", "half"), ("bfloat16", "bfloat")):

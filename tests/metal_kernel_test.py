@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from pathlib import Path
 
 import apple
 import jax.numpy as jnp
@@ -14,12 +12,10 @@ import numpy as np
 import pytest
 import zoo
 from conftest import assert_close, draw
+from metal_host import build
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import metal
-
-sys.path.insert(0, str(Path(__file__).parent / "metal_host"))
-import build
 
 DTYPES = ["float32", "float16", "bfloat16"]
 ALPHA = 1.25

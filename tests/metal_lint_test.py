@@ -1,21 +1,19 @@
 """The branch of the Metal source that only Apple's compiler takes, parsed by clang: every pointer has its
-address space and none is mixed with another, nothing is included but `metal_stdlib`, and nothing is used that
-Metal does not have. What clang knows otherwise than Apple's compiler is put in its words first."""
+address space and none is mixed with another, nothing is included but `metal_stdlib`, and nothing is used
+that Metal does not have. What clang knows otherwise than Apple's compiler is put in its words first."""
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from metal_host import build
 
 from jax_mps_neuron import NeuronType, metal
 from jax_mps_neuron.metal.kernel import DTYPES
 
 LINT = Path(__file__).parent / "metal_lint"
-sys.path.insert(0, str(LINT.parent / "metal_host"))
-import build
 
 cindex = pytest.importorskip("clang.cindex", reason="needs the package libclang")
 
@@ -26,7 +24,7 @@ FLAGS += ["-Wall", "-Wextra", "-Wno-unknown-attributes", "-Wno-ignored-attribute
 # attributes: Metal's are in the Metal Shading Language Specification, 4.5 and 5.1.
 DIFFERENCES = {
     "  template [[host_name(#name)]] [[kernel]] decltype": "  template decltype",
-    "THREADGROUP_ARRAY(T, name, size) threadgroup T": "THREADGROUP_ARRAY(T, name, size) static threadgroup T",
+    "(T, name, size) threadgroup T": "(T, name, size) static threadgroup T",
 }
 
 

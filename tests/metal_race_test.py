@@ -1,21 +1,19 @@
-"""Data races in the Metal source that no order of its threads shows, found by ThreadSanitizer: two threads that
-write one element, or a read that only luck puts after the write."""
+"""Data races in the Metal source that no order of its threads shows, found by ThreadSanitizer: two threads
+that write one element, or a read that only luck puts after the write."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from metal_host import build
 
 from jax_mps_neuron import NeuronType, metal
 from jax_mps_neuron.metal.kernel import SUM_NAME
 
 HOST = Path(__file__).parent / "metal_host"
-sys.path.insert(0, str(HOST))
-import build
 
 KERNELS = [
     metal.Kernel(NeuronType.PRELU, "float16", False, True, True, True),

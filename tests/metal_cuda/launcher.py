@@ -5,14 +5,12 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from metal_host import build
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "metal_host"))
-import build  # noqa: E402
 
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
