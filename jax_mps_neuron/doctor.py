@@ -15,6 +15,8 @@ from .activation import neuron, neuron_gradient
 from .bench import neuron_for
 from .descriptor import NeuronType
 from .lowering import resolve, route
+from .metal import MetalError, compare
+from .metal import device as metal_device
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,6 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
     for name in dict.fromkeys(filter(None, (backend, "cpu", "METAL", "cuda", "tpu"))):
         taken, why = route(name, resolve(None))
         print(f"{name:<10} {taken:<13} {why}{' (the default backend here)' if name == backend else ''}")
+    without = metal_device.problem()
+    print(f"\nMetal: {without or metal_device.default_device().name}")
+    if not without:
+        print("\nour kernels beside Apple's own, largest difference:")
+        print(_comparison())
     if broken:
         print(f"\nJAX has no backend to test on: {broken}")
         return 1
@@ -59,6 +66,13 @@ def _version(name: str) -> str:
 
 def _library() -> str:
     return f"{native.isa()} kernels; this CPU has {', '.join(native.isas())}"
+
+
+def _comparison() -> str:
+    try:
+        return compare.report(metal_device.default_device())
+    except MetalError as error:
+        return f"  none: {error}"
 
 
 def _self_test(kind: NeuronType) -> str:

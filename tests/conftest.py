@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +18,11 @@ try:
 except AttributeError:  # before 0.8
     from jax.experimental import enable_x64 as x64
 
+from metal_host import build
+
 from jax_mps_neuron import native
 from jax_mps_neuron._compat import ffi
+from jax_mps_neuron.metal import device as metal_device
 
 DTYPES = ["float32", "float16", "bfloat16", "float64"]
 
@@ -65,6 +71,36 @@ def native_library():
     if native.problem():
         pytest.skip(f"no native library: {native.problem()}")
     return native.library()
+
+
+FAKE_METAL = Path(__file__).parent / "metal_fake"
+
+
+@pytest.fixture(scope="session")
+def metal_cache(tmp_path_factory):
+    """Where compiled Metal source is kept; what executes it is skipped, with the reason, where no compiler
+    takes it."""
+    folder = tmp_path_factory.mktemp("metal")
+    if problem := build.problem(folder):
+        if os.environ.get("JAX_MPS_NEURON_REQUIRE_NATIVE"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+    return folder
+
+
+@pytest.fixture
+def fake_metal(metal_cache, monkeypatch):
+    """The module `Metal` of metal_fake/, in place of PyObjC's; `default_device` is on it."""
+    names = ("Metal", "MetalPerformanceShaders", "objc")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(FAKE_METAL))
+    monkeypatch.setenv("JMN_FAKE_METAL_CACHE", str(metal_cache))
+    metal_device.default_device.cache_clear()
+    yield importlib.import_module("Metal")
+    metal_device.default_device.cache_clear()
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 def draw(seed: int, shape, dtype: str = "float32", scale: float = 1.0):

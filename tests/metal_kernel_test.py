@@ -3,7 +3,6 @@ threads and barriers, in several orders, against float64 from Apple's table."""
 
 from __future__ import annotations
 
-import os
 import re
 
 import apple
@@ -21,25 +20,15 @@ DTYPES = ["float32", "float16", "bfloat16"]
 ALPHA = 1.25
 
 
-def require_compiler(tmp_path_factory):
-    """Skips, with the reason, what executes Metal source where no compiler can take it."""
-    if problem := build.problem(tmp_path_factory.mktemp("probe")):
-        if os.environ.get("JAX_MPS_NEURON_REQUIRE_NATIVE"):
-            pytest.fail(problem)
-        pytest.skip(problem)
-
-
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory):
+def hosts(metal_cache):
     """Launchers of every kernel, by dtype, compiled when first asked for."""
     compiled = {}
-    require_compiler(tmp_path_factory)
 
     def host(dtype):
         if dtype not in compiled:
             text = metal.source(*(k for kind in jmn.NeuronType for k in build.kernels_of(kind, dtype)))
-            folder = tmp_path_factory.mktemp("metal")
-            compiled[dtype] = build.Host(build.compile_kernels(text, folder, dtype))
+            compiled[dtype] = build.Host(build.compile_kernels(text, metal_cache, dtype))
         return compiled[dtype]
 
     return host
@@ -191,9 +180,9 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.usefixtures("metal_cache")
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_broken_kernel_is_noticed(mutation, tmp_path, tmp_path_factory):
-    require_compiler(tmp_path_factory)
+def test_a_broken_kernel_is_noticed(mutation, tmp_path):
     before, after, name = MUTATIONS[mutation]
     text = metal.source(*build.kernels_of(zoo.neurons()[name].type, "float32"))
     assert before in text

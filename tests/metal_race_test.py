@@ -71,22 +71,16 @@ def race(program: Path, kernel: metal.Kernel, shape: tuple[int, int, int], name:
 
 
 @pytest.fixture(scope="module")
-def supported(tmp_path_factory):
-    """Skips, with the reason, where nothing can be checked."""
-    folder = tmp_path_factory.mktemp("probe")
-    problem = build.problem(folder)
-    if not problem:
-        (folder / "empty.cc").write_text("int main() { return 0; }")
-        command = [*build.COMPILER, "-fsanitize=thread", "empty.cc", "-o", "empty"]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        problem = f"{build.COMPILER[0]} has no ThreadSanitizer: {result.stderr[:300]}" * (
-            result.returncode != 0
-        )
-    if problem:
-        pytest.skip(problem)
+def sanitizer(metal_cache):
+    """Skips, with the reason, where the compiler has no ThreadSanitizer."""
+    (metal_cache / "empty.cc").write_text("int main() { return 0; }")
+    command = [*build.COMPILER, "-fsanitize=thread", "empty.cc", "-o", "empty"]
+    result = subprocess.run(command, cwd=metal_cache, capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"{build.COMPILER[0]} has no ThreadSanitizer: {result.stderr[:300]}")
 
 
-@pytest.mark.usefixtures("supported")
+@pytest.mark.usefixtures("sanitizer")
 def test_no_races(tmp_path):
     program = compile_checked(metal.source(*KERNELS), tmp_path)
     for kernel in KERNELS:
@@ -110,7 +104,7 @@ RACES = {
 }
 
 
-@pytest.mark.usefixtures("supported")
+@pytest.mark.usefixtures("sanitizer")
 @pytest.mark.parametrize("name", RACES)
 def test_a_race_is_noticed(name, tmp_path):
     before, after = RACES[name]

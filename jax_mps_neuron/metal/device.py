@@ -1,0 +1,331 @@
+"""An Apple GPU, and the kernels run on it through PyObjC's Metal."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import activation
+from ..descriptor import Neuron, NeuronType
+from ..reference import NeuronGradient
+from .bindings import Memory, MetalError, bindings, words
+from .kernel import DTYPES, SUM_NAME, Kernel, launch_for, source
+
+__all__ = ["Device", "MetalError", "default_device", "execute", "problem"]
+
+
+def problem() -> str:
+    """Why there is no Apple GPU to run on; empty if there is one."""
+    try:
+        default_device()
+    except MetalError as error:
+        return str(error)
+    return ""
+
+
+@cache
+def default_device() -> Device:
+    """The system's default GPU, the same `Device` each time. Raises `MetalError` where there is none."""
+    return Device()
+
+
+def execute(name: str, operands: Sequence[np.ndarray], **parameters: Any) -> list[np.ndarray]:
+    """`Device.execute` on the default GPU."""
+    return default_device().execute(name, operands, **parameters)
+
+
+class Device:
+    """An Apple GPU.
+
+    Each kernel is compiled once, when first used. NumPy arrays are used where they lie if they begin at a
+    page of memory and fill whole pages, as large arrays often do; others are copied. Results are new arrays
+    in memory that the GPU shares. Every call waits until the GPU is done. Threads may share a device.
+
+    Args:
+      device: an `MTLDevice`; None for the system's default.
+
+    Attributes:
+      name: what Metal calls the GPU.
+      handle: the `MTLDevice`; queue: its `MTLCommandQueue`; memory: its buffers.
+      pool: makes the autorelease pool in which all of this is used.
+
+    Raises:
+      MetalError: PyObjC's Metal is not installed, the system has none, or there is no GPU.
+    """
+
+    def __init__(self, device: Any = None):
+        self._metal, self._objc = bindings()
+        self.handle = self._metal.MTLCreateSystemDefaultDevice() if device is None else device
+        if self.handle is None:
+            raise MetalError("Metal finds no GPU: MTLCreateSystemDefaultDevice() returns none")
+        self.name = str(self.handle.name())
+        self.queue = self.handle.newCommandQueue()
+        if self.queue is None:
+            raise MetalError(f"{self.name} gives no command queue")
+        self.memory = Memory(self.handle, self.name)
+        self.pool = self._objc.autorelease_pool
+        self._pipelines: dict[Kernel, dict[str, Any]] = {}
+        self._compiling = threading.Lock()
+
+    # What users call
+
+    def neuron(self, x: Any, neuron: Neuron, bias: Any = None, *, alpha: float = 1.0) -> np.ndarray:
+        """y = f(alpha * x + bias), as `jax_mps_neuron.neuron`, on NumPy arrays.
+
+        Args:
+          x: shape [..., channels]; float32, float16 or bfloat16.
+          neuron: the type and its parameters.
+          bias: shape [channels], or None.
+          alpha: a number.
+
+        Returns:
+          y, of x's shape and dtype.
+
+        Raises:
+          TypeError, ValueError: as `jax_mps_neuron.neuron`, and TypeError for another dtype.
+          MetalError: the kernel did not compile or did not run.
+        """
+        like = jax.eval_shape(_forward, x, neuron, bias, alpha)  # checks, once for each signature
+        operands = _operands(np.asarray(x, like.dtype), neuron, bias, alpha)
+        return self.execute("neuron", operands, kind=neuron.type)[0]
+
+    def neuron_gradient(
+        self, gradient: Any, x: Any, neuron: Neuron, bias: Any = None, *, alpha: float = 1.0
+    ) -> NeuronGradient:
+        """The gradient, as `jax_mps_neuron.neuron_gradient`, on NumPy arrays.
+
+        Args:
+          gradient: with respect to y; x's shape.
+          x: shape [..., channels]; float32, float16 or bfloat16.
+          neuron: the type and its parameters.
+          bias: shape [channels], or None.
+          alpha: a number.
+
+        Returns:
+          NeuronGradient(data, bias, a) of NumPy arrays.
+
+        Raises:
+          TypeError, ValueError: as `jax_mps_neuron.neuron_gradient`, and TypeError for another dtype.
+          MetalError: the kernel did not compile or did not run.
+        """
+        like = jax.eval_shape(_backward, gradient, x, neuron, bias, alpha)
+        gradient, x = np.asarray(gradient), np.asarray(x, like.data.dtype)
+        wide = jax.numpy.promote_types(gradient.dtype, x.dtype)
+        data, *sums = self.execute(
+            "neuron_gradient",
+            [
+                gradient.astype(wide, copy=False),
+                *_operands(x.astype(wide, copy=False), neuron, bias, alpha),
+            ],
+            kind=neuron.type,
+            bias_gradient=bias is not None,
+            slope_gradient=neuron.type is NeuronType.PRELU,
+        )
+        of_bias: Any = None if bias is None else sums.pop(0).astype(like.bias.dtype, copy=False)
+        of_slope: Any = sums.pop(0).astype(like.a.dtype, copy=False) if sums else None
+        of_data: Any = data.astype(x.dtype, copy=False)
+        return NeuronGradient(of_data, of_bias, of_slope)
+
+    # What JAX's side calls
+
+    def execute(
+        self,
+        name: str,
+        operands: Sequence[np.ndarray],
+        *,
+        kind: NeuronType,
+        matrix_axes: int = 0,
+        bias_gradient: bool = False,
+        slope_gradient: bool = False,
+    ) -> list[np.ndarray]:
+        """Runs what a primitive stands for: one launch, and a second for sums of several strips.
+
+        Args:
+          name: "neuron" or "neuron_gradient".
+          operands: the primitive's, in its order.
+          kind: the neuron type.
+          matrix_axes: how many leading axes number matrices.
+          bias_gradient: whether the bias gradient is among the results.
+          slope_gradient: whether the slope gradient is.
+
+        Returns:
+          The primitive's results.
+
+        Raises:
+          TypeError: a dtype that the kernels do not have.
+          MetalError: the kernel did not compile or did not run.
+        """
+        arrays = 1 if name == "neuron" else 2
+        x = operands[arrays - 1]
+        if x.dtype.name not in DTYPES:
+            raise TypeError(f"x has dtype {x.dtype}; on Metal it may be one of {', '.join(DTYPES)}")
+        vectors = list(operands[arrays + 1 :])
+        slope = vectors.pop() if kind is NeuronType.PRELU else None
+        bias = vectors.pop() if vectors else None
+        kernel = Kernel(kind, x.dtype.name, arrays == 1, bias is not None, bias_gradient, slope_gradient)
+        matrices = np.broadcast_shapes(*(o.shape[:matrix_axes] for o in operands))
+        shape = x.shape[matrix_axes:]
+        channels = shape[-1] if shape else 1
+        count, rows = _product(matrices), _product(shape[:-1])
+        sums = bias_gradient + slope_gradient
+        if not count * rows * channels:
+            y = np.zeros((*matrices, *shape), x.dtype)
+            return [y] + [np.zeros((*matrices, *shape[-1:]), np.float32) for _ in range(sums)]
+        sizes = {
+            **dict.fromkeys(("gradient", "x")[2 - arrays :], rows * channels),
+            "scalars": 4,
+            "bias": channels,
+            "slope": channels,
+        }
+        named = dict(zip(sizes, [*operands[: arrays + 1], bias, slope], strict=True))
+        merged = {n: _merge(o, matrices, sizes[n], matrix_axes) for n, o in named.items() if o is not None}
+        shared = tuple(n for n, o in merged.items() if len(o) == 1)
+        y, *totals = self._launch(kernel, merged, (count, rows, channels), shared)
+        return [y.reshape(matrices + shape), *(t.reshape(matrices + shape[-1:]) for t in totals)]
+
+    def _launch(
+        self, kernel: Kernel, operands: dict[str, np.ndarray], sizes: tuple[int, int, int], shared: tuple
+    ) -> list[np.ndarray]:
+        """Launches a kernel on operands of [1 or matrices, elements]; its results, flat."""
+        matrices, rows, channels = sizes
+        launch = launch_for(kernel, matrices, rows, channels, shared=shared)
+        pipelines = self._pipelines_of(kernel)
+        with self.pool():
+            x = operands["x"]
+            names = [*([] if kernel.forward else ["gradient"]), "x", "scalars", "bias", "slope"]
+            buffers = [self.memory.of(n, operands[n]) if n in operands else None for n in names]
+            y = self.memory.new("the result", matrices * rows * channels, x.dtype)
+            f32 = np.dtype(np.float32)
+            partials = [
+                self.memory.new("the partial sums", launch.partials, f32) if wanted else None
+                for wanted in (kernel.bias_gradient, kernel.slope_gradient)
+            ]
+            buffers += [y.buffer] + ([] if kernel.forward else [p and p.buffer for p in partials])
+            commands = self.queue.commandBuffer()
+            encoder = commands.computeCommandEncoder()
+            self._dispatch(
+                encoder, pipelines[kernel.name], buffers, launch.constants, launch.grid, launch.threads
+            )
+            sums = [partial for partial in partials if partial is not None]
+            if launch.strips > 1:
+                for i, partial in enumerate(sums):
+                    sums[i] = self.memory.new("the sums", matrices * channels, f32)
+                    self._dispatch(
+                        encoder,
+                        pipelines[SUM_NAME],
+                        [partial.buffer, sums[i].buffer],
+                        launch.constants,
+                        launch.sum_grid,
+                        launch.sum_threads,
+                    )
+            encoder.endEncoding()
+            commands.commit()
+            commands.waitUntilCompleted()
+            if commands.status() != self._metal.MTLCommandBufferStatusCompleted:
+                raise MetalError(f"{kernel.name} failed on {self.name}: {words(commands.error())}")
+        return [y.array(), *(total.array() for total in sums)]
+
+    def _dispatch(
+        self,
+        encoder: Any,
+        pipeline: Any,
+        buffers: list[Any],
+        constants: bytes,
+        grid: tuple[int, int, int],
+        threads: tuple[int, int, int],
+    ) -> None:
+        encoder.setComputePipelineState_(pipeline)
+        for index, buffer in enumerate(buffers):
+            if buffer is not None:
+                encoder.setBuffer_offset_atIndex_(buffer, 0, index)
+        encoder.setBytes_length_atIndex_(constants, len(constants), len(buffers))
+        size = self._metal.MTLSizeMake
+        encoder.dispatchThreadgroups_threadsPerThreadgroup_(size(*grid), size(*threads))
+
+    # Compilation
+
+    def _pipelines_of(self, kernel: Kernel) -> dict[str, Any]:
+        """The pipeline states of a kernel and of the one that adds its sums, by name."""
+        with self._compiling:
+            if kernel not in self._pipelines:
+                with self.pool():
+                    self._pipelines[kernel] = self._compile(kernel)
+            return self._pipelines[kernel]
+
+    def _compile(self, kernel: Kernel) -> dict[str, Any]:
+        text = source(kernel)
+        library, error = self.handle.newLibraryWithSource_options_error_(text, self._options(kernel), None)
+        if library is None:
+            raise MetalError(f"{kernel.name} does not compile on {self.name}:\n{_log(error, text)}")
+        pipelines = {}
+        for name in (kernel.name, SUM_NAME):
+            function = library.newFunctionWithName_(name)
+            if function is None:
+                raise MetalError(f"the library of {kernel.name} has no function {name}")
+            pipeline, error = self.handle.newComputePipelineStateWithFunction_error_(function, None)
+            if pipeline is None:
+                raise MetalError(f"{name} gives no pipeline on {self.name}: {words(error)}")
+            pipelines[name] = pipeline
+        return pipelines
+
+    def _options(self, kernel: Kernel) -> Any:
+        metal = self._metal
+        options = metal.MTLCompileOptions.alloc().init()
+        # NaN, infinities and the comparisons at a bend need exact arithmetic. macOS 15 has modes for it.
+        if options.respondsToSelector_("setMathMode:"):
+            options.setMathMode_(metal.MTLMathModeSafe)
+        else:
+            options.setFastMathEnabled_(False)
+        bfloat = kernel.dtype == "bfloat16"
+        version = metal.MTLLanguageVersion3_1 if bfloat else metal.MTLLanguageVersion2_4
+        options.setLanguageVersion_(version)
+        return options
+
+
+def _log(error: Any, text: str) -> str:
+    """The compiler's log, with the lines of source that it names."""
+    log = words(error)
+    lines = text.splitlines()
+    named = dict.fromkeys(int(n) for n in re.findall(r"^program_source:(\d+):", log, re.MULTILINE))
+    quoted = [f"{n:>5} | {lines[n - 1]}" for n in named if 0 < n <= len(lines)]
+    return "\n".join([log.rstrip(), *quoted])
+
+
+# Operands
+
+
+@jax.jit
+def _forward(x, neuron, bias, alpha):
+    return activation.neuron(x, neuron, bias, alpha=alpha, lowering="inline")
+
+
+@jax.jit
+def _backward(gradient, x, neuron, bias, alpha):
+    return activation.neuron_gradient(gradient, x, neuron, bias, alpha=alpha, lowering="inline")
+
+
+def _operands(x: np.ndarray, neuron: Neuron, bias: Any, alpha: Any) -> list[np.ndarray]:
+    """x, scalars, [bias], [slope] of checked arguments, as the primitives have them."""
+    prelu = neuron.type is NeuronType.PRELU
+    a = 0.0 if prelu else neuron.a
+    operands = [x, np.asarray([alpha, a, neuron.b, neuron.c], np.float32)]
+    operands += [np.asarray(v, np.float32) for v in (bias, neuron.a if prelu else None) if v is not None]
+    return operands
+
+
+def _product(sizes: Sequence[int]) -> int:
+    return int(np.prod(sizes, dtype=np.int64))
+
+
+def _merge(operand: np.ndarray, matrices: tuple[int, ...], size: int, matrix_axes: int) -> np.ndarray:
+    """[1 or all matrices, elements], the matrix axes made one. A copy where only some are shared."""
+    leading = operand.shape[:matrix_axes]
+    if leading != matrices and _product(leading) != 1:
+        operand = np.broadcast_to(operand, (*matrices, *operand.shape[matrix_axes:]))
+    return operand.reshape(-1, size)

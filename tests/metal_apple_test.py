@@ -1,0 +1,84 @@
+"""Our kernels against Apple's MPSMatrixNeuron and MPSMatrixNeuronGradient: on a Mac (`pytest -m metal`). The
+comparison itself is tested on the stand-ins of metal_fake/."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+import pytest
+
+from jax_mps_neuron import NeuronType, doctor
+from jax_mps_neuron.metal import Device, compare
+from jax_mps_neuron.metal.device import default_device, problem
+
+# Of the largest result: Apple's exp, log, pow and tanh are of its own precision.
+TOLERANCE = {"float32": 1e-4, "float16": 5e-3}
+
+
+@pytest.fixture
+def mac():
+    if problem():
+        pytest.skip(f"no Apple GPU to compare with: {problem()}")
+    return default_device()
+
+
+def check(device, kind, dtype):
+    d = compare.difference(device, kind, dtype)
+    assert max(d.y, d.data, d.bias) < TOLERANCE[dtype], d
+
+
+@pytest.mark.metal
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("kind", NeuronType)
+def test_as_apple_has_it(kind, dtype, mac):
+    check(mac, kind, dtype)
+
+
+@pytest.mark.metal
+def test_the_table(mac, capsys):
+    """Prints all differences, those at the bends among them: what our reading of the tables is worth."""
+    with capsys.disabled():
+        print("\n" + compare.report(mac))
+
+
+@pytest.mark.parametrize("kind", [NeuronType.GELU, NeuronType.PRELU])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_comparison_on_a_stand_in(kind, dtype, fake_metal):
+    check(Device(), kind, dtype)
+
+
+def test_a_difference_is_seen(fake_metal, monkeypatch):
+    import MetalPerformanceShaders
+
+    class Wrong(MetalPerformanceShaders.MPSMatrixNeuronGradient):
+        def setAlpha_(self, alpha):  # noqa: N802
+            self.alpha = 1.5 * alpha
+
+    monkeypatch.setattr(MetalPerformanceShaders, "MPSMatrixNeuronGradient", Wrong)
+    d = compare.difference(Device(), NeuronType.GELU, "float32")
+    assert d.y < 1e-5 < 0.1 < d.data
+
+
+def test_the_bends_on_a_stand_in(fake_metal):
+    found = compare.edges(Device())
+    assert {e.type for e in found} == set(compare.EDGES)
+    assert all(e.apples == pytest.approx(e.ours) for e in found)
+    relun = {e.z: e.ours for e in found if e.type is NeuronType.RELUN}
+    assert relun == {-1.0: 0.25, 0.0: 1.0, 1.0: 1.0, 5.5: 1.0, 6.0: 0.0, 7.0: 0.0}
+
+
+def test_doctor_prints_the_comparison(fake_metal, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "KINDS", [NeuronType.GELU])
+    assert doctor.run(argparse.Namespace()) == 0
+    text = capsys.readouterr().out
+    assert "Metal: a host that runs Metal source" in text
+    assert re.search(r"^gelu +float16 +\d\.\de", text, re.MULTILINE)
+    assert re.search(r"^relun +6.0 +0 +0$", text, re.MULTILINE)
+
+
+def test_doctor_without_apples_kernels(fake_metal, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "MetalPerformanceShaders", None)
+    assert doctor.run(argparse.Namespace()) == 0
+    assert "none: Apple's kernels need pip install 'jax-mps-neuron[metal]'" in capsys.readouterr().out

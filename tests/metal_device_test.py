@@ -1,0 +1,267 @@
+"""The launcher for Apple GPUs, all of its code, on a module `Metal` whose GPU is the host (metal_fake/)."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+import threading
+
+import apple
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+from conftest import assert_close, draw
+
+import jax_mps_neuron as jmn
+from jax_mps_neuron import NeuronType, primitives
+from jax_mps_neuron.metal import Device, Kernel, MetalError
+from jax_mps_neuron.metal.device import problem
+
+ALPHA = 1.25
+
+
+def arrays(shape, dtype="float32"):
+    """gradient, x and bias."""
+    gradient, x = (np.asarray(draw(i, shape, dtype, 1 + i)) for i in range(2))
+    return gradient, x, np.asarray(draw(2, shape[-1:], scale=0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("gelu", "float32"), ("prelu", "float32"), ("prelu", "float16"), ("hard_sigmoid", "bfloat16")],
+)
+def test_a_neuron_and_its_gradient(name, dtype, fake_metal):
+    device = Device()
+    neuron = zoo.neurons(6)[name]
+    for shape in ((300, 6), (2, 3, 6)):
+        gradient, x, bias = arrays(shape, dtype)
+        y = device.neuron(x, neuron, bias, alpha=ALPHA)
+        result = device.neuron_gradient(gradient, x, neuron, bias, alpha=ALPHA)
+        assert y.dtype == result.data.dtype == x.dtype
+        assert result.bias.dtype == np.float32
+        assert_close(y, apple.neuron(x, neuron, bias, ALPHA), factor=2)
+        expected = apple.neuron_gradient(gradient, x, neuron, bias, ALPHA)
+        assert_close(result.data, expected.data, factor=2)
+        assert_close(result.bias, expected.bias, factor=8)
+        if name == "prelu":
+            assert_close(result.a, expected.a, factor=8)
+        else:
+            assert result.a is None
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0, 4), (4, 0)])
+def test_without_a_bias_and_of_any_shape(shape, fake_metal):
+    x = np.asarray(draw(0, shape))
+    device = Device()
+    result = device.neuron_gradient(x, x, jmn.Neuron.gelu())
+    assert result.bias is None
+    assert_close(device.neuron(x, jmn.Neuron.gelu()), apple.neuron(x, jmn.Neuron.gelu(), None, 1.0))
+    assert_close(result.data, apple.neuron_gradient(x, x, jmn.Neuron.gelu(), None, 1.0).data)
+
+
+def test_empty_sums_are_zero(fake_metal):
+    x = np.zeros((0, 4), np.float32)
+    result = Device().neuron_gradient(x, x, jmn.Neuron.prelu(np.ones(4)), np.ones(4, np.float16))
+    np.testing.assert_array_equal(result.bias, np.zeros(4, np.float16))
+    assert result.bias.dtype == np.float16
+    np.testing.assert_array_equal(result.a, np.zeros(4))
+    assert fake_metal.counts["dispatches"] == 0
+
+
+def test_one_launch_and_one_more_for_strips(fake_metal):
+    device = Device()
+    gradient, x, bias = arrays((1000, 6))
+    for n, dispatches in ((100, 1), (1000, 2)):
+        fake_metal.counts.clear()
+        device.neuron_gradient(gradient[:n], x[:n], jmn.Neuron.gelu(), bias)
+        assert fake_metal.counts["dispatches"] == dispatches
+        assert fake_metal.counts["command buffers"] == 1
+
+
+def test_a_kernel_is_compiled_once(fake_metal):
+    device = Device()
+    for shape in ((3, 4), (5, 6), (2, 3, 4)):
+        x = np.asarray(draw(0, shape))
+        for alpha in (1.0, 2.0):
+            device.neuron(x, jmn.Neuron.tanh(alpha, 0.6), alpha=alpha)
+    assert fake_metal.counts["libraries"] == 1
+
+
+def test_mixed_dtypes(fake_metal):
+    gradient, x, bias = arrays((30, 6))
+    half = x.astype(np.float16)
+    result = Device().neuron_gradient(gradient, half, jmn.Neuron.gelu(), bias.astype(np.float16))
+    expected = apple.neuron_gradient(gradient, half, jmn.Neuron.gelu(), bias.astype(np.float16), 1.0)
+    assert result.data.dtype == result.bias.dtype == np.float16
+    assert_close(result.data, expected.data)
+    assert_close(result.bias, expected.bias)
+
+
+def pages(shape):
+    """A float32 array that begins at a page."""
+    size = int(np.prod(shape)) * 4
+    return np.frombuffer(mmap.mmap(-1, size), np.float32).reshape(shape)
+
+
+def test_whole_pages_are_not_copied(fake_metal):
+    x = pages((mmap.PAGESIZE // 16, 4))
+    x[:] = np.asarray(draw(0, x.shape))
+    fake_metal.counts.clear()
+    y = Device().neuron(x, jmn.Neuron.gelu())
+    assert fake_metal.counts["copies"] == 1  # the scalars
+    assert_close(y, apple.neuron(x, jmn.Neuron.gelu(), None, 1.0))
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+def test_other_arrays_are_copied(begin, fake_metal):
+    """Part of a page, and pages that Metal does not take."""
+    x = pages((mmap.PAGESIZE // 16 * 2, 4))[begin : mmap.PAGESIZE // 16 + begin]
+    fake_metal.counts.clear()
+    fake_metal.faults["noCopy"] = "refused"
+    y = Device().neuron(x, jmn.Neuron.gelu())
+    assert fake_metal.counts["copies"] == 2
+    assert_close(y, apple.neuron(x, jmn.Neuron.gelu(), None, 1.0))
+
+
+def test_results_outlive_their_device(fake_metal):
+    x = np.asarray(draw(0, (40, 6)))
+    results = [Device().neuron(x, jmn.Neuron.gelu()) for _ in range(20)]
+    assert all((r == results[0]).all() for r in results)
+    results[0][:] = 0  # and are the caller's
+    assert (results[1] != 0).all()
+
+
+def test_threads_share_a_device(fake_metal):
+    device = Device()
+    x = np.asarray(draw(0, (40, 6)))
+    results = [None] * 8
+
+    def run(i):
+        results[i] = device.neuron(x + i, jmn.Neuron.gelu())
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for i, y in enumerate(results):
+        assert_close(y, apple.neuron(x + i, jmn.Neuron.gelu(), None, 1.0))
+    assert fake_metal.counts["libraries"] == 1
+
+
+# What a primitive asks for
+
+MATRICES = [
+    # of gradient, x, scalars, bias, slope
+    [(3,), (3,), (3,), (3,), (3,)],
+    [(3,), (3,), (1,), (1,), (1,)],
+    [(3,), (1,), (1,), (1,), (3,)],
+    [(1,), (1,), (1,), (1,), (1,)],
+    [(2, 3), (2, 1), (1, 1), (1, 3), (2, 3)],
+    [(2, 1), (1, 3), (1, 1), (1, 1), (1, 1)],
+    [(0,), (0,), (1,), (1,), (1,)],
+]
+
+
+@pytest.mark.parametrize("leading", MATRICES)
+def test_matrices(leading, fake_metal):
+    """As the primitive itself has it, operands shared along any matrix axis."""
+    axes = len(leading[0])
+    tails = [(2, 5, 4), (2, 5, 4), (4,), (4,), (4,)]
+    operands = [np.asarray(draw(i, m + t)) for i, (m, t) in enumerate(zip(leading, tails, strict=True))]
+    parameters = {
+        "kind": NeuronType.PRELU,
+        "matrix_axes": axes,
+        "bias_gradient": True,
+        "slope_gradient": True,
+    }
+    results = Device().execute("neuron_gradient", operands, **parameters)
+    expected = primitives.neuron_gradient_p.bind(
+        *map(jnp.asarray, operands), lowering="inline", in_place=False, **parameters
+    )
+    for got, want in zip(results, expected, strict=True):
+        assert got.shape == want.shape
+        assert_close(got, want, factor=8)
+    y = Device().execute("neuron", operands[1:], kind=NeuronType.PRELU, matrix_axes=axes)[0]
+    (want,) = primitives.neuron_p.bind(
+        *map(jnp.asarray, operands[1:]), kind=NeuronType.PRELU, lowering="inline", matrix_axes=axes
+    )
+    assert_close(y, want, factor=2)
+
+
+# What can go wrong
+
+
+def test_without_metal(monkeypatch):
+    monkeypatch.setitem(sys.modules, "Metal", None)
+    with pytest.raises(
+        MetalError, match=r"needs macOS .* pip install 'jax-mps-neuron\[metal\]'; this is \w+ on"
+    ):
+        Device()
+
+
+def test_without_a_gpu(fake_metal):
+    fake_metal.faults["device"] = "none"
+    with pytest.raises(MetalError, match="Metal finds no GPU"):
+        Device()
+    fake_metal.faults["device"] = "none"
+    assert "Metal finds no GPU" in problem()
+    assert problem() == ""  # and is found again
+
+
+def test_a_compile_error_shows_the_log_and_the_line(fake_metal, monkeypatch):
+    import jax_mps_neuron.metal.device as module
+
+    good = module.source(Kernel(NeuronType.TANH, forward=True))
+    broken = good.replace("return p.a * tanh(p.b * z);", "return p.a * tanh(p.b * zz);")
+    monkeypatch.setattr(module, "source", lambda kernel: broken)
+    device = Device()
+    with pytest.raises(MetalError) as error:
+        device.neuron(np.ones(3, np.float32), jmn.Neuron.tanh())
+    assert "neuron_forward_tanh_float does not compile on a host that runs Metal source" in str(error.value)
+    line = next(i for i, line in enumerate(broken.splitlines(), 1) if "zz" in line)
+    assert f"program_source:{line}:" in str(error.value)
+    assert (
+        f"{line} |   NEURON_INLINE T value(T z, Parameters<T> p) {{ return p.a * tanh(p.b * zz); }}"
+        in str(error.value)
+    )
+    monkeypatch.undo()
+    assert device.neuron(np.zeros(3, np.float32), jmn.Neuron.tanh()).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("newLibrary", "does not compile on .*:\nbroken"),
+        ("newPipeline", "gives no pipeline on .*: broken"),
+        ("newBuffer", "has no memory for the result, 12 bytes"),
+        ("execution", "neuron_forward_gelu_float failed on .*: broken"),
+    ],
+)
+def test_a_fault_says_what_and_passes(fault, message, fake_metal):
+    device = Device()
+    x = np.zeros(3, np.float32)
+    fake_metal.faults[fault] = "broken"
+    with pytest.raises(MetalError, match=message):
+        device.neuron(x, jmn.Neuron.gelu())
+    assert device.neuron(x, jmn.Neuron.gelu()).tolist() == [0, 0, 0]
+
+
+def test_too_long_for_a_buffer(fake_metal, monkeypatch):
+    monkeypatch.setattr(fake_metal._Device, "maxBufferLength", lambda self: 64)
+    with pytest.raises(MetalError, match=r"x has 68 bytes; on .* it may have 64"):
+        Device().neuron(np.zeros(17, np.float32), jmn.Neuron.gelu())
+
+
+def test_arguments_are_checked_as_in_jax(fake_metal):
+    device = Device()
+    x = np.zeros((3, 4), np.float32)
+    with pytest.raises(ValueError, match=r"bias has shape \(3,\), but x has 4 channels"):
+        device.neuron(x, jmn.Neuron.gelu(), np.zeros(3))
+    with pytest.raises(TypeError, match="x has dtype int32"):
+        device.neuron(np.zeros(3, np.int32), jmn.Neuron.gelu())
+    with pytest.raises(ValueError, match=r"gradient has shape \(4,\); it may be x's, \(3, 4\)"):
+        device.neuron_gradient(x[0], x, jmn.Neuron.gelu())
+    with pytest.raises(TypeError, match="x has dtype float64; on Metal it may be one of float32"):
+        device.execute("neuron", [np.zeros(3), np.zeros(4)], kind=NeuronType.GELU)
