@@ -1,5 +1,7 @@
-"""Our kernels against Apple's MPSMatrixNeuron and MPSMatrixNeuronGradient: on a Mac (`pytest -m metal`). The
-comparison itself is tested on the stand-ins of metal_fake/."""
+"""Our kernels against Apple's MPSMatrixNeuron and MPSMatrixNeuronGradient: on a Mac (`pytest -m metal`).
+
+The comparison itself is tested on the stand-ins of metal_fake/.
+"""
 
 from __future__ import annotations
 
