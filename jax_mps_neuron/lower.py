@@ -16,9 +16,7 @@ from .activation import neuron
 from .bench import neuron_for, shape_argument, type_argument
 from .descriptor import NeuronType
 from .lowering import LOWERINGS, route
-
-# What Metal plugins call their platform, in lower case.
-METAL_PLATFORMS = ("metal", "mtl", "mps")
+from .metal.plugin import is_metal
 
 __all__ = ["add_arguments", "lowered_text", "run"]
 
@@ -68,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     taken, why = route(arguments.platform)
     print(f"// {arguments.platform}, lowering={arguments.lowering}; auto is {taken} here: {why}")
     sys.stdout.write(text)
-    if arguments.platform.lower() in METAL_PLATFORMS:
+    if is_metal(arguments.platform):
         kind, bias = arguments.neuron, not arguments.no_bias
         kernel = metal.Kernel(kind, arguments.dtype, False, bias, bias, kind is NeuronType.PRELU)
         print(f"\n// The Metal source of {kernel.name}")
