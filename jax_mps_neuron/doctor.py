@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import native, reference
+from ._compat import has_plugin
 from .activation import neuron, neuron_gradient
 from .bench import neuron_for
 from .descriptor import NeuronType
 from .lowering import resolve, route
+from .metal.plugin import PLUGINS, describe
 
 __all__ = ["add_arguments", "run"]
 
@@ -30,9 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"default lowering: {resolve(None)}\n")
     print("platform   route         why")
     backend, broken = _backend()
-    for name in dict.fromkeys(filter(None, (backend, "cpu", "METAL", "cuda", "tpu"))):
+    plugins = [name for name in PLUGINS if has_plugin(name)]
+    for name in dict.fromkeys(filter(None, (backend, "cpu", "METAL", *plugins, "cuda", "tpu"))):
         taken, why = route(name, resolve(None))
         print(f"{name:<10} {taken:<13} {why}{' (the default backend here)' if name == backend else ''}")
+    for name in plugins:
+        print(f"\n{name} plugin: {describe(name)}")
     if broken:
         print(f"\nJAX has no backend to test on: {broken}")
         return 1

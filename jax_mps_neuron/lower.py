@@ -9,6 +9,7 @@ import argparse
 import sys
 
 import jax
+import jax.extend.backend
 import jax.numpy as jnp
 
 from . import metal
@@ -34,8 +35,11 @@ def lowered_text(
 
     array = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
     vector = jax.ShapeDtypeStruct(shape[-1:], jnp.dtype(dtype)) if bias else None
-    traced = jax.jit(backward).trace(array, array, vector)
-    return traced.lower(lowering_platforms=(platform,)).as_text()
+    # From the CPU for elsewhere: for its own device, a program that cannot run there is refused.
+    device = jax.devices("cpu")[0] if "cpu" in jax.extend.backend.backends() else None
+    with jax.default_device(device):
+        traced = jax.jit(backward).trace(array, array, vector)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

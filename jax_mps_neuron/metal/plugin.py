@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.extend.backend
+import numpy as np
 
 from .._compat import capsule_pointer, has_plugin, plugin_table
+from ..descriptor import Neuron
 from ..native import NEURON, NEURON_GRADIENT
 from . import pjrt
 
@@ -46,10 +48,9 @@ PLUGINS = {
 }
 _NAMES = {name.lower() for name in PLUGINS}
 
-# Of each platform on which handlers were registered: why they are not in force, empty if they are; and the
-# handlers, which a capsule of a Python function does not keep alive.
+# Of each platform on which handlers were registered: why they are not in force, empty if they are.
 _outcomes: dict[str, str] = {}
-_handlers: dict[str, Mapping[str, Any]] = {}
+_untried: set[str] = set()
 
 
 def is_metal(platform: str) -> bool:
@@ -59,6 +60,10 @@ def is_metal(platform: str) -> bool:
 
 def problem(platform: str) -> str:
     """Why the custom calls do not run on a platform; empty if they do."""
+    if platform in _untried:
+        _untried.remove(platform)
+        if error := _compile_error(platform):
+            _fail(platform, f"a program with them does not compile: {error}")
     if platform in _outcomes:
         return _outcomes[platform]
     if not is_metal(platform):
@@ -102,12 +107,15 @@ def describe(platform: str) -> str:
 
 def register_targets(
     platform: str, handlers: Mapping[str, Any], *, ffi_platform: str | None = None
-) -> bool:
+) -> None:
     """Registers handlers of the neuron kernels on a plugin. For authors of plugins and of handlers.
 
     From then on ``lowering="auto"`` takes the custom call on that platform; what was compiled before is
     forgotten. To be called in every process, once the plugin is registered with JAX, before anything
     runs: a program that was exported or cached is not lowered again.
+
+    If the plugin cannot take the handlers, or does not compile a program with them, a warning says why and
+    ``lowering="auto"`` stays inline.
 
     Args:
       platform: JAX's name of the plugin's platform.
@@ -115,9 +123,6 @@ def register_targets(
         ``"jax_mps_neuron.neuron_gradient"``, as an address or as a capsule (``jax.ffi.pycapsule``), good
         until the process ends. docs/metal.md says what they are given.
       ffi_platform: the name under which the plugin looks handlers up, where that is not `platform`.
-
-    Returns:
-      Whether they are registered. If not, a warning says why, and ``lowering="auto"`` stays inline.
 
     Raises:
       ValueError: JAX has no plugin of that platform, handlers are registered on it already, or they are
@@ -134,7 +139,6 @@ def register_targets(
     if set(handlers) != {NEURON, NEURON_GRADIENT}:
         raise ValueError(f"handlers has {sorted(handlers)}; it may have {[NEURON, NEURON_GRADIENT]}")
     addresses = {target: _address(target, handler) for target, handler in handlers.items()}
-    _handlers[platform] = dict(handlers)
     try:
         table = plugin_table(platform)
         if table is None:
@@ -142,15 +146,39 @@ def register_targets(
         for target, address in addresses.items():
             pjrt.register_handler(table, target, address, ffi_platform or platform)
     except pjrt.TableError as error:
-        _outcomes[platform] = str(error)
-        warnings.warn(
-            f"the neuron kernels are not registered on {platform}, where 'auto' stays inline: {error}",
-            stacklevel=2,
-        )
-        return False
+        _fail(platform, str(error))
+        return
     _outcomes[platform] = ""
+    # Tried when a program is first lowered: now JAX may still be starting the plugin.
+    _untried.add(platform)
     jax.clear_caches()
-    return True
+
+
+def _fail(platform: str, reason: str) -> None:
+    _outcomes[platform] = reason
+    warnings.warn(
+        f"the neuron kernels are not registered on {platform}, where 'auto' stays inline: {reason}",
+        stacklevel=3,
+    )
+
+
+def _compile_error(platform: str) -> str:
+    """Why a program with the custom calls does not compile there; empty if it does.
+
+    XLA's own plugins answer that all is well also when they refuse a handler built for a newer FFI API.
+    """
+    from ..activation import neuron  # whose lowering asks this module
+
+    def both_calls(x):
+        return jax.value_and_grad(lambda x: neuron(x, Neuron.none(), lowering="custom_call").sum())(x)
+
+    try:
+        device = jax.sharding.SingleDeviceSharding(jax.devices(platform)[0])
+        x = jax.ShapeDtypeStruct((1, 1), np.float32, sharding=device)
+        jax.jit(both_calls).lower(x).compile()
+    except RuntimeError as error:
+        return str(error)
+    return ""
 
 
 def _version(package: str) -> str:

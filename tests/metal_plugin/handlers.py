@@ -1,13 +1,13 @@
-"""Handlers of the custom calls that run the Metal kernels on the host, for a plugin whose device is the CPU.
+"""Handlers of the custom calls that run the Metal kernels on the host, for a plugin whose device is that.
 
-What a handler is given is XLA's FFI call frame (xla/ffi/api/c_api.h), read here with ctypes as far as these
-calls need it: operands, results and int32 attributes. It holds for every version since 0.1, which is the one that
-the handlers say they were built for.
+A handler is given XLA's FFI call frame (xla/ffi/api/c_api.h). ctypes reads of it what these calls need:
+operands, results and int32 attributes, as they are since version 0.1 of the FFI API.
 """
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import Counter
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from math import prod
@@ -101,14 +101,17 @@ class Handlers:
 
     Args:
       host: launches the kernels (metal_host).
+      version: the FFI API that they say they were built for.
 
     Attributes:
       calls: how many calls each target had.
       failure: raised by the next call, if not None.
     """
 
-    def __init__(self, host):
+    def __init__(self, host, version=(0, 1)):
         self._host = host
+        self._version = version
+        self._lock = threading.Lock()  # the host runs one launch at a time
         self.calls: Counter[str] = Counter()
         self.failure: Exception | None = None
         self._functions = {
@@ -120,28 +123,40 @@ class Handlers:
         }
 
     def _handle(self, target: str, frame: _Frame) -> int | None:
-        if frame.extension_start and _answer_metadata(frame.extension_start):
+        if frame.extension_start and self._answer_metadata(frame.extension_start):
             return None
         try:
-            self.calls[target] += 1
-            if self.failure:
-                raise self.failure
-            operands, results = _arrays(frame.operands), _arrays(frame.results)
-            run = self._forward if target == NEURON else self._gradient
-            values = run(operands, _integers(frame.attributes))
-            for result, value in zip(results, values, strict=True):
-                result[...] = value.reshape(result.shape)
+            with self._lock:
+                self._launch(target, frame)
         except Exception as error:
             message = f"{target}: {error}".encode()
             create = _ErrorCreate(ctypes.sizeof(_ErrorCreate), None, message, _INTERNAL)
             return frame.api.contents.create_error(ctypes.byref(create))
         return None
 
+    def _launch(self, target: str, frame: _Frame) -> None:
+        self.calls[target] += 1
+        if self.failure:
+            raise self.failure
+        operands, results = _arrays(frame.operands), _arrays(frame.results)
+        run = self._forward if target == NEURON else self._gradient
+        for result, value in zip(results, run(operands, _integers(frame.attributes)), strict=True):
+            result[...] = value.reshape(result.shape)
+
+    def _answer_metadata(self, address: int) -> bool:
+        """XLA asks for a handler's version when it is registered."""
+        extension = _Extension.from_address(address)
+        if extension.type != _METADATA:
+            return False
+        version = extension.metadata.contents.version
+        version.major, version.minor = self._version
+        return True
+
     def _forward(self, operands, attributes):
         kind, axes = NeuronType(attributes["neuron_type"]), attributes["matrix_axes"]
-        _, bias, slope = _vectors(kind, operands[1:])
+        scalars, bias, slope = _vectors(kind, operands[1:])
         kernel = metal.Kernel(kind, str(operands[0].dtype), forward=True, bias=bias is not None)
-        yield self._host.forward(kernel, *_matrices(axes, operands[:1], operands[1], bias, slope))
+        return [self._host.forward(kernel, *_matrices(axes, operands[:1], scalars, bias, slope))]
 
     def _gradient(self, operands, attributes):
         kind, axes = NeuronType(attributes["neuron_type"]), attributes["matrix_axes"]
@@ -150,16 +165,6 @@ class Handlers:
         kernel = metal.Kernel(kind, str(operands[1].dtype), False, bias is not None, *sums)
         results = self._host.gradient(kernel, *_matrices(axes, operands[:2], scalars, bias, slope))
         return [result for result in results if result is not None]
-
-
-def _answer_metadata(address: int) -> bool:
-    """XLA asks for a handler's version when it is registered."""
-    extension = _Extension.from_address(address)
-    if extension.type != _METADATA:
-        return False
-    version = extension.metadata.contents.version
-    version.major, version.minor = 0, 1
-    return True
 
 
 def _arrays(values: _Values) -> list[np.ndarray]:

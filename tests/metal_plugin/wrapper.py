@@ -60,6 +60,7 @@ def custom_calls(program: bytes) -> list[str]:
     """The targets of a program's custom calls. The program is as JAX hands it to a plugin."""
     from jax.extend.mlir import ir
     from jax.extend.mlir.dialects import stablehlo
+    from jax.interpreters import mlir
 
     targets = []
 
@@ -68,8 +69,7 @@ def custom_calls(program: bytes) -> list[str]:
             targets.append(ir.StringAttr(operation.attributes["call_target_name"]).value)
         return ir.WalkResult.ADVANCE
 
-    with ir.Context() as context:
-        stablehlo.register_dialect(context)
+    with mlir.make_ir_context() as context:
         stablehlo.deserialize_portable_artifact(context, program).operation.walk(visit)
     return targets
 
