@@ -173,6 +173,12 @@ def test_a_custom_call_asked_for_is_refused_with_what_works(how, without_custom_
         assert way in message
 
 
+def test_doctor_by_a_custom_call_that_is_refused(without_custom_calls):
+    *_, error, _, status = without_custom_calls["doctor by custom call"].splitlines()
+    assert error.startswith("  lowering is 'custom_call', which does not run on METAL: ")
+    assert status == "status 1"
+
+
 def test_a_program_for_elsewhere_is_not_refused(without_custom_calls):
     assert without_custom_calls["exported"] == 1
     assert without_custom_calls["emitted elsewhere"] == 1

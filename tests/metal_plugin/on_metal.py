@@ -68,8 +68,7 @@ def warnings_of(function, *arguments, **keywords) -> list[str]:
 
 
 def printed(*arguments: str) -> str:
-    """What a command prints; without doctor's self-test, which compiles for long."""
-    doctor._self_test = lambda kind: ""
+    """What a command prints."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
         status = main(list(arguments))
     return f"{out.getvalue()}\nstatus {status}"
@@ -142,6 +141,10 @@ def without_custom_calls(library: str) -> dict:
         )(X, BIAS).mlir_module()
 
     targets = "jax_mps_neuron.neuron", "jax_mps_neuron.neuron_gradient"
+    jmn.set_default_lowering("custom_call")
+    asked_for = printed("doctor")
+    jmn.set_default_lowering("auto")
+    doctor._self_test = lambda kind: ""  # which compiles for long
     someones, sharding = (
         jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(X.shape, X.dtype))
         for target in ("someones", "Sharding")
@@ -157,6 +160,7 @@ def without_custom_calls(library: str) -> dict:
         "exported": exported().count("@jax_mps_neuron.neuron_gradient("),
         "lower": printed("lower", "--platform", "METAL"),
         "doctor": printed("doctor"),
+        "doctor by custom call": asked_for,
         "registered": warnings_of(metal.register_targets, "METAL", dict.fromkeys(targets, 1)),
         "difference": difference(gradients),
         **train(),

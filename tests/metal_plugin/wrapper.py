@@ -29,9 +29,7 @@ def problem() -> str:
     if importlib.util.find_spec("xla_plugins.xla_cpu_pjrt") is None:
         return "the package xla-cpu-pjrt, which the METAL plugin wraps, is not installed"
     if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 10):
-        return (
-            f"jaxlib {jaxlib.__version__} refuses the plugin of xla-cpu-pjrt, which is of a later version"
-        )
+        return f"jaxlib {jaxlib.__version__} is older than 0.10 and refuses the plugin of xla-cpu-pjrt"
     if shutil.which(COMPILER[0]) is None:
         return f"no C++ compiler {COMPILER[0]} to build the METAL plugin with"
     return ""
