@@ -48,8 +48,8 @@ def set_default_lowering(lowering: str) -> None:
 
     Args:
       lowering: ``"auto"`` (a custom call where something can run it, else inline),
-        ``"custom_call"`` (always) or ``"inline"`` (never). The environment variable
-        ``JAX_MPS_NEURON_LOWERING`` sets the value to begin with.
+        ``"custom_call"`` (always; an error on a Metal plugin that is known not to run it) or
+        ``"inline"`` (never). The environment variable ``JAX_MPS_NEURON_LOWERING`` sets the value to begin with.
 
     Raises:
       ValueError: `lowering` is none of these.
@@ -126,7 +126,7 @@ def _check_runs(ctx: mlir.LoweringRuleContext, platform: str, target: str) -> No
     if plugin.is_metal(platform) and plugin.obstacle(platform):
         raise ValueError(
             f"lowering is 'custom_call', which does not run on {platform}: {problem}. It may be 'auto' or "
-            "'inline', which compile on any plugin; or jmn.metal.jit runs the Metal kernel beside it."
+            "'inline', which compile on any plugin; to run the Metal kernel there, use jmn.metal.jit."
         )
     warnings.warn(
         f"this program holds the custom call {target}, which cannot run here: {problem}", stacklevel=2
