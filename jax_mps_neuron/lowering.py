@@ -49,7 +49,8 @@ def set_default_lowering(lowering: str) -> None:
     Args:
       lowering: ``"auto"`` (a custom call where something can run it, else inline),
         ``"custom_call"`` (always; an error on a Metal plugin that is known not to run it) or
-        ``"inline"`` (never). The environment variable ``JAX_MPS_NEURON_LOWERING`` sets the value to begin with.
+        ``"inline"`` (never). The environment variable ``JAX_MPS_NEURON_LOWERING`` sets the value to
+        begin with.
 
     Raises:
       ValueError: `lowering` is none of these.

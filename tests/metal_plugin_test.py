@@ -6,6 +6,7 @@ handlers run the Metal source on the host; without, no custom call compiles, as 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -31,21 +32,28 @@ HERE = Path(__file__).parent
 STEPS = 22  # an epoch of the demo, which has two neuron layers
 
 
-def run_on_metal(folder: Path, *, custom_calls: bool) -> dict:
-    """What on_metal.py saw in a process of its own."""
-    library = wrapper.build(folder, custom_calls=custom_calls)
-    arguments = ("with", str(folder)) if custom_calls else ("without", str(library))
-    environment = {"PJRT_NAMES_AND_LIBRARY_PATHS": f"METAL:{library}", "JAX_PLATFORMS": ""}
-    result = subprocess.run(
-        [sys.executable, str(HERE / "metal_plugin" / "on_metal.py"), *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+def run_on_metal(temporary: Path, *, custom_calls: bool) -> dict:
+    """What on_metal.py saw in a process of its own, started once for all of pytest-xdist's workers."""
+    form = "with" if custom_calls else "without"
+    folder = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / f"metal_{form}"
+    folder.mkdir(exist_ok=True)
+    seen = folder / "seen.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not seen.exists():
+            library = wrapper.build(folder, custom_calls=custom_calls)
+            environment = {"PJRT_NAMES_AND_LIBRARY_PATHS": f"METAL:{library}", "JAX_PLATFORMS": ""}
+            result = subprocess.run(
+                [sys.executable, str(HERE / "metal_plugin" / "on_metal.py"), form, str(folder)],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            assert result.returncode == 0, result.stderr
+            seen.write_text(result.stdout)
+    return json.loads(seen.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +72,14 @@ def with_custom_calls(demo, tmp_path_factory):
     if problem := wrapper.problem():
         pytest.skip(problem)
     require_compiler(tmp_path_factory)
-    return run_on_metal(tmp_path_factory.mktemp("plugin"), custom_calls=True)
+    return run_on_metal(tmp_path_factory.getbasetemp(), custom_calls=True)
 
 
 @pytest.fixture(scope="module")
 def without_custom_calls(demo, tmp_path_factory):
     if problem := wrapper.problem():
         pytest.skip(problem)
-    return run_on_metal(tmp_path_factory.mktemp("plugin"), custom_calls=False)
+    return run_on_metal(tmp_path_factory.getbasetemp(), custom_calls=False)
 
 
 # Training

@@ -3,8 +3,8 @@
 A process has one plugin of a name, and started backends cannot be changed. JAX finds the plugin by
 PJRT_NAMES_AND_LIBRARY_PATHS.
 
-  python on_metal.py with FOLDER       the plugin with the FFI extension
-  python on_metal.py without LIBRARY   the one like jax-metal
+  python on_metal.py with FOLDER      on the plugin with the FFI extension, built in the folder
+  python on_metal.py without FOLDER   on the one like jax-metal
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ def train() -> dict:
     return {"losses": run.losses.tolist(), "custom_calls": run.custom_calls}
 
 
-def with_custom_calls(folder: str) -> dict:
+def with_custom_calls(folder: Path) -> dict:
     kinds = (jmn.NeuronType.GELU, jmn.NeuronType.PRELU)
     kernels = [k for kind in kinds for k in build.kernels_of(kind, "float32")]
-    host = build.Host(build.compile_kernels(metal.source(*kernels), Path(folder), "kernels"))
+    host = build.Host(build.compile_kernels(metal.source(*kernels), folder, "kernels"))
     works, newer = handlers.Handlers(host), handlers.Handlers(host, version=(0, 999))
     jitted = jax.jit(gradients)
     jitted(X, BIAS)
@@ -132,8 +132,8 @@ def with_custom_calls(folder: str) -> dict:
     return {**seen, **train(), "calls": dict(works.calls)}
 
 
-def without_custom_calls(library: str) -> dict:
-    wrapper.read_programs_of(Path(library))
+def without_custom_calls(folder: Path) -> dict:
+    wrapper.read_programs_of(wrapper.library_in(folder))
     import jax.export
 
     def exported():
@@ -171,6 +171,6 @@ def without_custom_calls(library: str) -> dict:
 
 
 if __name__ == "__main__":
-    form, where = sys.argv[1:]
-    seen = {"with": with_custom_calls, "without": without_custom_calls}[form](where)
+    form, folder = sys.argv[1:]
+    seen = {"with": with_custom_calls, "without": without_custom_calls}[form](Path(folder))
     print(json.dumps({"platform": jax.default_backend(), **seen}))

@@ -35,11 +35,16 @@ def problem() -> str:
     return ""
 
 
+def library_in(folder: Path) -> Path:
+    """The plugin that was built in a folder."""
+    return folder / "libmetal_plugin.so"
+
+
 def build(folder: Path, *, custom_calls: bool) -> Path:
     """The plugin's library, with custom calls or without any, as jax-metal is."""
     spec = importlib.util.find_spec("xla_plugins.xla_cpu_pjrt")
     inner = Path(spec.submodule_search_locations[0])
-    library = folder / ("with.so" if custom_calls else "without.so")
+    library = library_in(folder)
     form = [] if custom_calls else ["-DWITHOUT_CUSTOM_CALLS"]
     defines = [*form, f'-DPLUGIN_LIBRARY="{inner / "xla_cpu_pjrt.so"}"', f"-I{inner / 'include'}"]
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", *defines]
