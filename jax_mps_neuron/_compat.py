@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 from typing import Any, Generic, TypeVar
 
@@ -14,7 +15,15 @@ try:
 except ImportError:  # before 0.5
     from jax.extend import ffi  # type: ignore[no-redef]
 
-__all__ = ["Setting", "custom_call", "ffi"]
+__all__ = [
+    "Setting",
+    "capsule_pointer",
+    "custom_call",
+    "ffi",
+    "has_plugin",
+    "lowers_for_here",
+    "plugin_table",
+]
 
 T = TypeVar("T")
 
@@ -88,3 +97,43 @@ class Setting(Generic[T]):
         elif value != self._value:
             self._value = value
             jax.clear_caches()
+
+
+def capsule_pointer(capsule: Any) -> int:
+    """The address in a PyCapsule."""
+    name_of = ctypes.pythonapi.PyCapsule_GetName
+    name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return pointer_of(capsule, name_of(capsule))
+
+
+def _registration(platform: str) -> Any:
+    # Private, tried on 0.4.34, 0.10.2 and 0.12.0.1: public JAX has no way to a plugin's table, and none
+    # to a plugin without starting it.
+    from jax._src import xla_bridge
+
+    return getattr(xla_bridge, "_backend_factories", {}).get(platform)
+
+
+def has_plugin(platform: str) -> bool:
+    """Whether a backend of that platform is registered with JAX, started or not."""
+    return _registration(platform) is not None
+
+
+def plugin_table(platform: str) -> int | None:
+    """The address of a plugin's PJRT_Api; None without a plugin of that platform, or where it has none."""
+    capsule = getattr(_registration(platform), "c_api", None)
+    return None if capsule is None else capsule_pointer(capsule)
+
+
+def lowers_for_here(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether a program is lowered to run here: not exported, nor for another platform."""
+    module = ctx.module_context
+    if module.lowering_parameters.for_export or len(module.platforms) > 1:
+        return False
+    try:
+        backend = module.get_backend() if hasattr(module, "get_backend") else module.backend
+    except (ValueError, RuntimeError):  # it is of another platform, or there is none
+        return False
+    return backend.platform == module.platforms[0]

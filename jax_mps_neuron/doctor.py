@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import native, reference
+from ._compat import has_plugin
 from .activation import neuron, neuron_gradient
 from .bench import neuron_for
 from .descriptor import NeuronType
 from .lowering import resolve, route
 from .metal import MetalError, compare
 from .metal import device as metal_device
+from .metal.plugin import PLUGINS, describe
 
 __all__ = ["add_arguments", "run"]
 
@@ -32,9 +34,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"default lowering: {resolve(None)}\n")
     print("platform   route         why")
     backend, broken = _backend()
-    for name in dict.fromkeys(filter(None, (backend, "cpu", "METAL", "cuda", "tpu"))):
+    plugins = [name for name in PLUGINS if has_plugin(name)]
+    for name in dict.fromkeys(filter(None, (backend, "cpu", "METAL", *plugins, "cuda", "tpu"))):
         taken, why = route(name, resolve(None))
         print(f"{name:<10} {taken:<13} {why}{' (the default backend here)' if name == backend else ''}")
+    for name in plugins:
+        print(f"\n{name} plugin: {describe(name)}")
     without = metal_device.problem()
     print(f"\nMetal: {without or metal_device.default_device().name}")
     if not without:
@@ -44,7 +49,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\nJAX has no backend to test on: {broken}")
         return 1
     print("\nself-test, against the jnp reference on the default backend:")
-    wrong = [line for kind in NeuronType if (line := _self_test(kind))]
+    try:
+        wrong = [line for kind in NeuronType if (line := _self_test(kind))]
+    except (
+        RuntimeError,
+        ValueError,
+    ) as error:  # a lowering asked for that does not run here, or a plugin's
+        print(f"  {error}")
+        return 1
     print("\n".join(wrong) if wrong else f"  {len(NeuronType)} neuron types agree")
     return 1 if wrong else 0
 

@@ -9,6 +9,7 @@ import argparse
 import sys
 
 import jax
+import jax.extend.backend
 import jax.numpy as jnp
 
 from . import metal
@@ -16,9 +17,7 @@ from .activation import neuron
 from .bench import neuron_for, shape_argument, type_argument
 from .descriptor import NeuronType
 from .lowering import LOWERINGS, route
-
-# What Metal plugins call their platform, in lower case.
-METAL_PLATFORMS = ("metal", "mtl", "mps")
+from .metal.plugin import is_metal
 
 __all__ = ["add_arguments", "lowered_text", "run"]
 
@@ -36,8 +35,11 @@ def lowered_text(
 
     array = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
     vector = jax.ShapeDtypeStruct(shape[-1:], jnp.dtype(dtype)) if bias else None
-    traced = jax.jit(backward).trace(array, array, vector)
-    return traced.lower(lowering_platforms=(platform,)).as_text()
+    # From the CPU for elsewhere: for its own device, a program that cannot run there is refused.
+    device = jax.devices("cpu")[0] if "cpu" in jax.extend.backend.backends() else None
+    with jax.default_device(device):
+        traced = jax.jit(backward).trace(array, array, vector)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     taken, why = route(arguments.platform)
     print(f"// {arguments.platform}, lowering={arguments.lowering}; auto is {taken} here: {why}")
     sys.stdout.write(text)
-    if arguments.platform.lower() in METAL_PLATFORMS:
+    if is_metal(arguments.platform):
         kind, bias = arguments.neuron, not arguments.no_bias
         kernel = metal.Kernel(kind, arguments.dtype, False, bias, bias, kind is NeuronType.PRELU)
         print(f"\n// The Metal source of {kernel.name}")

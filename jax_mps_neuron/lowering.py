@@ -12,7 +12,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from . import native
-from ._compat import Setting, custom_call
+from ._compat import Setting, custom_call, lowers_for_here
+from .metal import plugin
 from .native import NEURON, NEURON_GRADIENT
 
 __all__ = [
@@ -47,8 +48,9 @@ def set_default_lowering(lowering: str) -> None:
 
     Args:
       lowering: ``"auto"`` (a custom call where something can run it, else inline),
-        ``"custom_call"`` (always) or ``"inline"`` (never). The environment variable
-        ``JAX_MPS_NEURON_LOWERING`` sets the value to begin with.
+        ``"custom_call"`` (always; an error on a Metal plugin that is known not to run it) or
+        ``"inline"`` (never). The environment variable ``JAX_MPS_NEURON_LOWERING`` sets the value to
+        begin with.
 
     Raises:
       ValueError: `lowering` is none of these.
@@ -65,12 +67,11 @@ def route(platform: str, lowering: str = "auto") -> tuple[str, str]:
     """The route of a platform and the reason for it: ("custom_call" or "inline", why)."""
     if lowering != "auto":
         return lowering, "it was asked for"
-    if platform != "cpu":
-        return "inline", "no kernel is registered there"
-    problem = native.problem()
+    problem = native.problem() if platform == "cpu" else plugin.problem(platform)
     if problem:
         return "inline", problem
-    return "custom_call", "the native library is registered there"
+    library = "the native library is" if platform == "cpu" else "handlers of the neuron kernels are"
+    return "custom_call", f"{library} registered there"
 
 
 def register(primitive: Primitive, target: str, function: Callable[..., list[Any]]) -> None:
@@ -80,18 +81,19 @@ def register(primitive: Primitive, target: str, function: Callable[..., list[Any
     int32 attributes ``neuron_type``, ``matrix_axes`` and, for the gradient, ``bias_gradient`` and
     ``slope_gradient``; or `function`, the same in jnp.
 
-    JAX calls the first rule for cpu and the second for everything else, so a program exported for several
-    platforms takes the route of each. A rule under the name of a plugin that is not there is refused
-    by newer versions, hence the default rule.
+    JAX calls the first rule for cpu and the second for everything else, so a program exported for cpu and
+    another platform takes the route of each. A rule under the name of a plugin that is not there is refused
+    by newer versions, hence the default rule. Of several other platforms, which share it, all take
+    the custom call or none.
     """
-    mlir.register_lowering(primitive, partial(_lower, target, function, "cpu"), platform="cpu")
-    mlir.register_lowering(primitive, partial(_lower, target, function, "other"))
+    mlir.register_lowering(primitive, partial(_lower, target, function, True), platform="cpu")
+    mlir.register_lowering(primitive, partial(_lower, target, function, False))
 
 
 def _lower(
     target: str,
     function: Callable[..., list[Any]],
-    platform: str,
+    on_cpu: bool,
     ctx: mlir.LoweringRuleContext,
     *operands: Any,
     kind: int,
@@ -99,17 +101,34 @@ def _lower(
     in_place: bool = False,
     **attributes: int,
 ) -> Any:
-    if route(platform, lowering)[0] == "inline":
+    lowered_for = ctx.platforms or ctx.module_context.platforms
+    platforms = ["cpu"] if on_cpu else [name for name in lowered_for if name != "cpu"]
+    if any(route(platform, lowering)[0] == "inline" for platform in platforms):
         inline = partial(function, kind=kind, **attributes)
         return mlir.lower_fun(inline, multiple_results=True)(ctx, *operands)
-    if platform == "cpu" and native.problem():
-        warnings.warn(
-            f"this program holds the custom call {target}, which cannot run here: {native.problem()}",
-            stacklevel=2,
-        )
+    for platform in platforms:
+        _check_runs(ctx, platform, target)
     # In a training step nobody reads the incoming gradient after this call, so the data gradient takes
     # its buffer; where someone does, XLA copies it. Forward, x is a residual and stays.
     first: tuple[Any, Any] = ctx.avals_in[0], ctx.avals_out[0]
     integers = {"neuron_type": int(kind), **{name: int(value) for name, value in attributes.items()}}
     in_place = in_place and first[0].shape == first[1].shape
-    return custom_call(ctx, platform, target, operands, integers, in_place)
+    return custom_call(ctx, platforms[0], target, operands, integers, in_place)
+
+
+def _check_runs(ctx: mlir.LoweringRuleContext, platform: str, target: str) -> None:
+    """Raises or warns if a custom call is emitted for a device that is here and cannot run it.
+
+    What is exported or lowered for a platform that is not the default one here may run elsewhere.
+    """
+    problem = native.problem() if platform == "cpu" else plugin.problem(platform)
+    if not problem or (platform != "cpu" and not lowers_for_here(ctx)):
+        return
+    if plugin.is_metal(platform) and plugin.obstacle(platform):
+        raise ValueError(
+            f"lowering is 'custom_call', which does not run on {platform}: {problem}. It may be 'auto' or "
+            "'inline', which compile on any plugin; to run the Metal kernel there, use jmn.metal.jit."
+        )
+    warnings.warn(
+        f"this program holds the custom call {target}, which cannot run here: {problem}", stacklevel=2
+    )
