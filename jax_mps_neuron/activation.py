@@ -39,7 +39,8 @@ def neuron(
         parameter has shape [].
       bias: shape [channels], of any of these dtypes; None for no bias. x may then be a scalar.
       alpha: a real scalar.
-      lowering: "auto", "custom_call" or "inline"; None for the default (`set_default_lowering`).
+      lowering: "auto", "custom_call", "inline" or "metal"; None for the default
+        (`set_default_lowering`, which says what each is).
 
     Returns:
       y, of x's shape and dtype.

@@ -51,11 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     print("\nself-test, against the jnp reference on the default backend:")
     try:
         wrong = [line for kind in NeuronType if (line := _self_test(kind))]
-    except (
-        RuntimeError,
-        ValueError,
-    ) as error:  # a lowering asked for that does not run here, or a plugin's
-        print(f"  {error}")
+    except (RuntimeError, ValueError) as error:
+        print(f"  the default lowering does not run here, or the plugin fails: {error}")
         return 1
     print("\n".join(wrong) if wrong else f"  {len(NeuronType)} neuron types agree")
     return 1 if wrong else 0

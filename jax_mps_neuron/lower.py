@@ -59,14 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    text = lowered_text(
-        arguments.neuron,
-        arguments.platform,
-        arguments.shape,
-        arguments.dtype,
-        not arguments.no_bias,
-        arguments.lowering,
-    )
+    try:
+        text = lowered_text(
+            arguments.neuron,
+            arguments.platform,
+            arguments.shape,
+            arguments.dtype,
+            not arguments.no_bias,
+            arguments.lowering,
+        )
+    except (RuntimeError, ValueError) as error:  # "metal" without Metal, or without callbacks
+        print(error, file=sys.stderr)
+        return 1
     taken, why = route(arguments.platform)
     print(f"// {arguments.platform}, lowering={arguments.lowering}; auto is {taken} here: {why}")
     sys.stdout.write(text)

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from . import native
 from ._compat import Setting, custom_call, lowers_for_here
-from .metal import plugin
+from .metal import device, kernel, plugin
+from .metal.bindings import MetalError
 from .native import NEURON, NEURON_GRADIENT
 
 __all__ = [
@@ -26,7 +29,7 @@ __all__ = [
     "set_default_lowering",
 ]
 
-LOWERINGS = ("auto", "custom_call", "inline")
+LOWERINGS = ("auto", "custom_call", "inline", "metal")
 
 _ENVIRONMENT = "JAX_MPS_NEURON_LOWERING"
 
@@ -48,9 +51,10 @@ def set_default_lowering(lowering: str) -> None:
 
     Args:
       lowering: ``"auto"`` (a custom call where something can run it, else inline),
-        ``"custom_call"`` (always; an error on a Metal plugin that is known not to run it) or
-        ``"inline"`` (never). The environment variable ``JAX_MPS_NEURON_LOWERING`` sets the value to
-        begin with.
+        ``"custom_call"`` (always; an error on a Metal plugin that is known not to run it),
+        ``"inline"`` (never) or ``"metal"`` (a host callback that runs the Metal kernel, on a Mac, where
+        the platform has callbacks). The environment variable ``JAX_MPS_NEURON_LOWERING`` sets the value
+        to begin with.
 
     Raises:
       ValueError: `lowering` is none of these.
@@ -64,7 +68,7 @@ def resolve(lowering: str | None) -> str:
 
 
 def route(platform: str, lowering: str = "auto") -> tuple[str, str]:
-    """The route of a platform and the reason for it: ("custom_call" or "inline", why)."""
+    """The route of a platform, "custom_call", "inline" or "metal", and the reason for it."""
     if lowering != "auto":
         return lowering, "it was asked for"
     problem = native.problem() if platform == "cpu" else plugin.problem(platform)
@@ -79,7 +83,7 @@ def register(primitive: Primitive, target: str, function: Callable[..., list[Any
 
     The rules emit the typed-FFI custom call `target`, with the primitive's operands and results and the
     int32 attributes ``neuron_type``, ``matrix_axes`` and, for the gradient, ``bias_gradient`` and
-    ``slope_gradient``; or `function`, the same in jnp.
+    ``slope_gradient``; or `function`, the same in jnp; or a host callback into the Metal kernel.
 
     JAX calls the first rule for cpu and the second for everything else, so a program exported for cpu and
     another platform takes the route of each. A rule under the name of a plugin that is not there is refused
@@ -103,9 +107,12 @@ def _lower(
 ) -> Any:
     lowered_for = ctx.platforms or ctx.module_context.platforms
     platforms = ["cpu"] if on_cpu else [name for name in lowered_for if name != "cpu"]
-    if any(route(platform, lowering)[0] == "inline" for platform in platforms):
+    routes = {route(platform, lowering)[0] for platform in platforms}
+    if "inline" in routes:
         inline = partial(function, kind=kind, **attributes)
         return mlir.lower_fun(inline, multiple_results=True)(ctx, *operands)
+    if "metal" in routes:
+        return _call_back(ctx, platforms[0], target, operands, {"kind": kind, **attributes})
     for platform in platforms:
         _check_runs(ctx, platform, target)
     # In a training step nobody reads the incoming gradient after this call, so the data gradient takes
@@ -114,6 +121,38 @@ def _lower(
     integers = {"neuron_type": int(kind), **{name: int(value) for name, value in attributes.items()}}
     in_place = in_place and first[0].shape == first[1].shape
     return custom_call(ctx, platforms[0], target, operands, integers, in_place)
+
+
+def _call_back(
+    ctx: mlir.LoweringRuleContext,
+    platform: str,
+    target: str,
+    operands: Any,
+    parameters: dict[str, Any],
+) -> Any:
+    """Emits a host callback that runs the Metal kernel, with all matrices in one launch."""
+    name = target.rpartition(".")[2]
+    results = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in ctx.avals_out]
+    dtype = results[0].dtype.name
+    if dtype not in kernel.DTYPES:
+        may_be = ", ".join(kernel.DTYPES)
+        raise TypeError(f"x has dtype {dtype}; with lowering 'metal' it may be one of {may_be}")
+    if problem := device.problem():
+        raise MetalError(f"lowering is 'metal', which does not run here: {problem}")
+
+    def run(*arrays: Any) -> list[np.ndarray]:
+        return device.execute(name, [np.asarray(a) for a in arrays], **parameters)
+
+    def callback(*arrays: Any) -> Any:
+        return jax.pure_callback(run, results, *arrays)
+
+    try:
+        return mlir.lower_fun(callback, multiple_results=True)(ctx, *operands)
+    except ValueError as error:  # JAX's, on a platform to which it has no way
+        raise ValueError(
+            f"lowering is 'metal', which needs host callbacks, and {platform} has none ({error}). It may "
+            "be 'auto' or 'inline', which compile on any plugin; jmn.metal.jit runs the Metal kernel there."
+        ) from error
 
 
 def _check_runs(ctx: mlir.LoweringRuleContext, platform: str, target: str) -> None:

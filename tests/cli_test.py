@@ -11,6 +11,7 @@ import pytest
 
 from jax_mps_neuron import native
 from jax_mps_neuron.cli import main
+from jax_mps_neuron.metal import device as metal_device
 
 
 def test_doctor(capsys):
@@ -43,6 +44,13 @@ def test_lower(capsys):
     )
     assert main(["lower", "--platform", "cuda", "--lowering", "auto", "--no-bias"]) == 0
     assert "stablehlo.custom_call" not in capsys.readouterr().out
+
+
+def test_lower_what_cannot_be(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "Metal", None)
+    metal_device.default_device.cache_clear()
+    assert main(["lower", "--lowering", "metal"]) == 1
+    assert "lowering is 'metal', which does not run here: Metal needs macOS" in capsys.readouterr().err
 
 
 def test_bench(capsys, tmp_path):

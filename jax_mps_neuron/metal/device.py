@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import activation
 from ..descriptor import Neuron, NeuronType
+from ..operands import Operands, prepare, prepare_gradient
 from ..reference import NeuronGradient
 from .bindings import Memory, MetalError, bindings, words
 from .kernel import DTYPES, SUM_NAME, Kernel, launch_for, source
@@ -91,8 +91,8 @@ class Device:
           TypeError, ValueError: as `jax_mps_neuron.neuron`, and TypeError for another dtype.
           MetalError: the kernel did not compile or did not run.
         """
-        like = jax.eval_shape(_forward, x, neuron, bias, alpha)  # checks, once for each signature
-        operands = _operands(np.asarray(x, like.dtype), neuron, bias, alpha)
+        checked = jax.eval_shape(_check, x, neuron, bias, alpha)  # once for each signature
+        operands = _operands(np.asarray(x, checked.x.dtype), neuron, bias, alpha)
         return self.execute("neuron", operands, kind=neuron.type)[0]
 
     def neuron_gradient(
@@ -114,23 +114,18 @@ class Device:
           TypeError, ValueError: as `jax_mps_neuron.neuron_gradient`, and TypeError for another dtype.
           MetalError: the kernel did not compile or did not run.
         """
-        like = jax.eval_shape(_backward, gradient, x, neuron, bias, alpha)
-        gradient, x = np.asarray(gradient), np.asarray(x, like.data.dtype)
-        wide = jax.numpy.promote_types(gradient.dtype, x.dtype)
+        checked = jax.eval_shape(_check_gradient, gradient, x, neuron, bias, alpha)
+        dtype = checked.x.dtype  # of gradient and x, that which holds both
         data, *sums = self.execute(
             "neuron_gradient",
-            [
-                gradient.astype(wide, copy=False),
-                *_operands(x.astype(wide, copy=False), neuron, bias, alpha),
-            ],
+            [np.asarray(gradient, dtype), *_operands(np.asarray(x, dtype), neuron, bias, alpha)],
             kind=neuron.type,
             bias_gradient=bias is not None,
             slope_gradient=neuron.type is NeuronType.PRELU,
         )
-        of_bias: Any = None if bias is None else sums.pop(0).astype(like.bias.dtype, copy=False)
-        of_slope: Any = sums.pop(0).astype(like.a.dtype, copy=False) if sums else None
-        of_data: Any = data.astype(x.dtype, copy=False)
-        return NeuronGradient(of_data, of_bias, of_slope)
+        of_bias = None if bias is None else _as(sums.pop(0), bias)
+        of_slope = _as(sums.pop(0), neuron.a) if sums else None
+        return NeuronGradient(_as(data, x), of_bias, of_slope)
 
     # What JAX's side calls
 
@@ -301,13 +296,18 @@ def _log(error: Any, text: str) -> str:
 
 
 @jax.jit
-def _forward(x, neuron, bias, alpha):
-    return activation.neuron(x, neuron, bias, alpha=alpha, lowering="inline")
+def _check(x: Any, neuron: Neuron, bias: Any, alpha: Any) -> Operands:
+    return prepare(x, neuron, bias, alpha)[1]
 
 
 @jax.jit
-def _backward(gradient, x, neuron, bias, alpha):
-    return activation.neuron_gradient(gradient, x, neuron, bias, alpha=alpha, lowering="inline")
+def _check_gradient(gradient: Any, x: Any, neuron: Neuron, bias: Any, alpha: Any) -> Operands:
+    return prepare_gradient(gradient, x, neuron, bias, alpha)[2]
+
+
+def _as(array: np.ndarray, like: Any) -> Any:
+    """In the dtype that JAX gives another array."""
+    return array.astype(jax.dtypes.canonicalize_dtype(np.asarray(like).dtype), copy=False)
 
 
 def _operands(x: np.ndarray, neuron: Neuron, bias: Any, alpha: Any) -> list[np.ndarray]:
