@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jax.interpreters import mlir
 
 try:
@@ -14,7 +15,15 @@ try:
 except ImportError:  # before 0.5
     from jax.extend import ffi  # type: ignore[no-redef]
 
-__all__ = ["Setting", "custom_call", "ffi"]
+try:
+    from jax.extend.core import get_opaque_trace_state
+except ImportError:  # before 0.5, where jax.core.trace_state_clean says it
+    _CLEAN = None
+else:
+    with jax.ensure_compile_time_eval():
+        _CLEAN = get_opaque_trace_state()
+
+__all__ = ["Setting", "custom_call", "ffi", "function_of", "is_committed", "is_tracing"]
 
 T = TypeVar("T")
 
@@ -88,3 +97,41 @@ class Setting(Generic[T]):
         elif value != self._value:
             self._value = value
             jax.clear_caches()
+
+
+def is_tracing() -> bool:
+    """Whether a transformation (jit, vmap, grad) is at work, which a call would become part of."""
+    if _CLEAN is None:
+        return not jax.core.trace_state_clean()
+    return get_opaque_trace_state() != _CLEAN
+
+
+def is_committed(array: jax.Array) -> bool:
+    """Whether an array is bound to its device."""
+    return array.committed if hasattr(array, "committed") else array._committed  # before 0.5
+
+
+def function_of(equations: Any, inputs: Any, outputs: Any, constants: dict[Any, Any]) -> Any:
+    """A traceable function of equations: values of the input variables to a list of those of the outputs.
+
+    `constants` holds values of variables that are neither inputs nor computed.
+    """
+    equations = list(equations)
+    atoms = [*(atom for equation in equations for atom in equation.invars), *outputs]
+    closed = dict.fromkeys(v for v in atoms if not isinstance(v, Literal) and v in constants)
+    for equation in equations:
+        for v in equation.outvars:
+            closed.pop(v, None)
+    empty = jax.make_jaxpr(lambda: ())().jaxpr
+    # The oldest supported version holds the names of arguments against their number; later ones drop them.
+    names = {"debug_info": None} if jax.__version_info__ < (0, 4, 36) else {}
+    jaxpr = empty.replace(
+        invars=[*closed, *inputs],
+        outvars=list(outputs),
+        eqns=equations,
+        effects=frozenset().union(*(equation.effects for equation in equations)),
+        **names,
+    )
+    evaluate = jaxpr_as_fun(ClosedJaxpr(jaxpr, []))
+    values = [constants[v] for v in closed]
+    return lambda *arguments: evaluate(*values, *arguments)

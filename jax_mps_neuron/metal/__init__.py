@@ -1,5 +1,6 @@
-"""The Metal kernels: their source for a neuron, and how they are launched."""
+"""The Metal kernels: their source for a neuron, how they are launched, and `jit` around them."""
 
 from .kernel import Kernel, Launch, launch_for, source
+from .staging import jit
 
-__all__ = ["Kernel", "Launch", "launch_for", "source"]
+__all__ = ["Kernel", "Launch", "jit", "launch_for", "source"]
