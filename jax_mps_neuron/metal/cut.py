@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -100,7 +100,8 @@ def _fold(equations: list[JaxprEqn], constants: dict[Var, Any]) -> dict[Var, np.
     wanted = [v for call in calls for v in _reads(call, constants) if v in known]
     if not wanted:
         return {}
-    needed = _live([e for e in equations if known.issuperset(e.outvars)], constants, wanted)
+    computed = [e for e in equations if not e.effects and known.issuperset(e.outvars)]
+    needed = _live(computed, constants, wanted)
     values = jax.jit(function_of(needed, (), wanted, constants))()
     return dict(zip(wanted, map(np.asarray, values), strict=True))
 
@@ -120,38 +121,34 @@ def _live(equations: list[JaxprEqn], operands: dict[Var, Any], outputs: Sequence
     return kept[::-1]
 
 
-def _grouped(equations: list[JaxprEqn], operands: dict[Var, Any]) -> Iterator[list[JaxprEqn]]:
+def _grouped(equations: list[JaxprEqn], operands: dict[Var, Any]) -> list[list[JaxprEqn]]:
     """Stretches and kernel calls in turn, either of which may be empty.
 
-    An equation that does not read the results of the latest kernel calls goes before them, or, if it is a
-    kernel call itself, beside them. All other equations stay in order.
+    A kernel call goes as early as its operands allow, beside others that wait no less. The other equations
+    stay in order, as late as that: what a step needs at its end is not held through the step.
     """
-    stretch: list[JaxprEqn] = []
-    calls: list[JaxprEqn] = []
-    called: set[Var] = set()
-    # Stages are apart as they are: what crosses to another is the operand of a barrier, not a copy of it.
+    turns: list[tuple[list[JaxprEqn], list[JaxprEqn]]] = [([], [])]
+    ready: dict[Var, int] = {}  # the first turn that can read a variable
+    # Turns are apart as they are: what crosses to another is the operand of a barrier, not a copy of it.
     barred: dict[Var, Atom] = {}
-    near: set[Var] = set()
     for equation in equations:
-        if not called.isdisjoint(_reads(equation, operands)):
-            yield from (stretch, calls)
-            stretch, calls = [], []
-            called.clear()
-            near.clear()
-        beyond = barred.keys() if is_kernel_call(equation) else barred.keys() - near
-        if not beyond.isdisjoint(_reads(equation, operands)):
+        is_kernel = is_kernel_call(equation)
+        read = _reads(equation, operands)
+        turn = max((ready.get(v, 0) for v in read), default=0)
+        if not is_kernel:
+            turn = max(turn, len(turns) - 1)
+        if turn == len(turns):
+            turns.append(([], []))
+        beyond = {v for v in read if v in barred and (is_kernel or ready[v] < turn)}
+        if beyond:
             invars = [barred[v] if isinstance(v, Var) and v in beyond else v for v in equation.invars]
             equation = equation.replace(invars=invars)
         if equation.primitive.name == "optimization_barrier":
             through = (barred.get(v, v) if isinstance(v, Var) else v for v in equation.invars)
             barred |= zip(equation.outvars, through, strict=True)
-            near.update(equation.outvars)
-        if is_kernel_call(equation):
-            calls.append(equation)
-            called.update(equation.outvars)
-        else:
-            stretch.append(equation)
-    yield from (stretch, calls)
+        turns[turn][is_kernel].append(equation)
+        ready.update((v, turn + is_kernel) for v in equation.outvars)
+    return [group for pair in turns for group in pair]
 
 
 def _stages(
