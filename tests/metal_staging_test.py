@@ -154,7 +154,9 @@ def test_stages_compile_once_each(launches):
     jitted = jmn.metal.jit(jax.value_and_grad(loss))
     before = len(COMPILED)
     jitted(W, X)
-    assert len(COMPILED) - before == kinds.count("jit") == 5
+    # Some versions make the kernels' parameters by an equation, which is one program more.
+    assert kinds.count("jit") == 5
+    assert len(COMPILED) - before in (5, 6)
     before = len(COMPILED)
     jitted(2 * np.asarray(W), np.asarray(X))
     assert len(COMPILED) == before
@@ -276,7 +278,7 @@ def test_what_no_kernel_can_run_stays_inline(launches):
 def test_nothing_to_cut(launches):
     staged = jmn.metal.jit(lambda x: jnp.sin(x) + 1)
     assert_same(staged, X)
-    assert len(staged.stages(X)) == 1
+    assert staged.stages(X) == ()
     assert jmn.metal.jit(lambda: None)() is None
 
 
@@ -375,6 +377,8 @@ def test_donation(launches):
     """Buffers go to the last stretch that reads them, if a result fits; others stay."""
     staged = jmn.metal.jit(lambda w, x: (w - layer(x, w), x * 2), donate_argnums=0)
     w, x = draw(5, (4, 4)), draw(6, (4, 4))
+    kept = jmn.metal.jit(lambda x, w: (x, layer(x, w)), donate_argnums=0)(2 * x, w)
+    np.testing.assert_allclose(kept[0], 2 * x)
     expected = w - layer(x, w)
     got, _ = staged(w, x)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
@@ -478,8 +482,10 @@ def test_references_fall_back(launches):
         ref[...] = layer(x)
         return ref[...]
 
+    staged = jmn.metal.jit(function)
     with pytest.warns(UserWarning, match="mutable references"):
-        assert_same(function, X)
+        assert_same(staged, X)
+    assert staged.stages(X) == ()
     assert not launches
 
 

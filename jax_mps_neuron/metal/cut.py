@@ -13,7 +13,7 @@ from jax.interpreters import partial_eval as pe
 
 from .._compat import function_of
 from ..primitives import neuron_gradient_p
-from .inlining import Atom, Inlined, is_kernel_call, new_variables
+from .inlining import Atom, Inlined, is_kernel_call, needs_care, new_variables
 
 __all__ = ["Program", "Stage", "cut"]
 
@@ -50,7 +50,6 @@ class Program:
       operands: the same, and what kernel calls read that depends on no input.
       stages: in order.
       left: how many neuron calls are in loops, branches and the like, and so run inline.
-      changed: whether some neuron call has another lowering than its user's.
     """
 
     inputs: tuple[Var, ...]
@@ -59,11 +58,10 @@ class Program:
     operands: dict[Var, Any]
     stages: tuple[Stage, ...]
     left: int
-    changed: bool
 
 
-def cut(closed: ClosedJaxpr) -> Program:
-    """Cuts a jaxpr at the neuron calls that the Metal kernels can run.
+def cut(closed: ClosedJaxpr) -> Program | None:
+    """Cuts a jaxpr at the neuron calls that the Metal kernels can run; None if it may be compiled as it is.
 
     Calls around them (jit, checkpoint, custom derivatives) are inlined; a checkpoint keeps its barrier. The
     order of the other equations, and so of their effects, stays. Calls inside of scan, while, cond and
@@ -73,13 +71,15 @@ def cut(closed: ClosedJaxpr) -> Program:
       NotImplementedError: the program holds mutable references, which cannot pass from one program to
         the next.
     """
+    if not any(map(needs_care, closed.jaxpr.eqns)):
+        return None
     flat = Inlined()
     inputs = new_variables([v.aval for v in closed.jaxpr.invars])
     outputs = flat.add(closed, inputs)
     operands = flat.constants | _fold(flat.equations, flat.constants)
     equations = _live(flat.equations, operands, outputs)
     names, stages = _stages(equations, flat.constants, operands, outputs)
-    return Program(tuple(inputs), names, flat.constants, operands, stages, flat.left, flat.changed)
+    return Program(tuple(inputs), names, flat.constants, operands, stages, flat.left)
 
 
 def _reads(equation: JaxprEqn, operands: dict[Var, Any]) -> list[Var]:

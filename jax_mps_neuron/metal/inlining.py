@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from ..primitives import neuron_gradient_p, neuron_p
 from .kernel import DTYPES
 
-__all__ = ["Atom", "Inlined", "is_kernel_call", "new_variables"]
+__all__ = ["Atom", "Inlined", "is_kernel_call", "needs_care", "new_variables"]
 
 Atom = Var | Literal
 
@@ -40,6 +40,12 @@ def is_kernel_call(equation: JaxprEqn) -> bool:
     return operands[0].dtype.name in DTYPES and all(operand.size for operand in operands)
 
 
+def needs_care(equation: JaxprEqn) -> bool:
+    """Whether an equation is or holds a neuron call that must not be compiled as it is."""
+    params, left = _compilable(equation)
+    return is_kernel_call(equation) or left > 0 or params is not equation.params
+
+
 def new_variables(avals: Sequence[Any]) -> list[Var]:
     """New variables; an inlined jaxpr may occur twice."""
     if not all(isinstance(aval, ShapedArray) for aval in avals):
@@ -54,14 +60,12 @@ class Inlined:
       equations: each with variables of its own.
       constants: values of the variables that jaxprs closed over.
       left: how many kernel calls stay inside of other equations.
-      changed: whether the lowering of any is another than its user's.
     """
 
     def __init__(self) -> None:
         self.equations: list[JaxprEqn] = []
         self.constants: dict[Var, Any] = {}
         self.left = 0
-        self.changed = False
 
     def add(self, closed: ClosedJaxpr, operands: Sequence[Atom]) -> list[Atom]:
         """Adds the equations of a jaxpr on its operands, and returns its outputs."""
@@ -80,7 +84,6 @@ class Inlined:
             if call is None:
                 params, left = _compilable(equation)
                 self.left += left
-                self.changed |= params is not equation.params
                 outvars = rename(equation.outvars)
                 self.equations.append(equation.replace(invars=invars, outvars=outvars, params=params))
                 continue

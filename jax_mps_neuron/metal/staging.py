@@ -137,9 +137,9 @@ class _Staged:
         return plan.run(leaves, device)
 
     def stages(self, *args: Any, **kwargs: Any) -> Stages:
-        """How a call with these arguments is cut; nothing is run. One stage, or none, is a plain jit."""
-        traced = self._jitted.trace(*args, **kwargs)
-        return Stages(_info(stage) for stage in cut(traced.jaxpr).stages)
+        """How a call with these arguments is cut; nothing is run. No stages: it is a plain `jax.jit`."""
+        program = self._plan(args, kwargs).program
+        return Stages(map(_info, program.stages if program else ()))
 
     def clear_cache(self) -> None:
         """Forgets everything traced and compiled for this function."""
@@ -193,11 +193,10 @@ class _Plan:
         except NotImplementedError as error:
             self.warnings.append(f"{error}, so it runs as a plain jax.jit")
             return
+        if program is None:
+            return
         if program.left:
             self.warnings.append("neuron calls inside of scan, while, cond or the like run inline")
-        kernels = any(stage.is_kernel for stage in program.stages)
-        if not (kernels or program.changed):
-            return
         self.program = program
         donated = [info.donated for info in jax.tree_util.tree_leaves((positional, keywords))]
         kept = {v for v, gives in zip(program.inputs, donated, strict=True) if not gives}
