@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import mlir
 
 try:
@@ -15,15 +16,7 @@ try:
 except ImportError:  # before 0.5
     from jax.extend import ffi  # type: ignore[no-redef]
 
-try:
-    from jax.extend.core import get_opaque_trace_state
-except ImportError:  # before 0.5, where jax.core.trace_state_clean says it
-    _CLEAN = None
-else:
-    with jax.ensure_compile_time_eval():
-        _CLEAN = get_opaque_trace_state()
-
-__all__ = ["Setting", "custom_call", "ffi", "function_of", "is_committed", "is_tracing"]
+__all__ = ["Setting", "custom_call", "ffi", "function_of", "is_committed", "is_staged"]
 
 T = TypeVar("T")
 
@@ -84,8 +77,9 @@ class Setting(Generic[T]):
     """A process-wide value that is part of jit's cache key: changing it retraces what depends on it."""
 
     def __init__(self, default: T):
-        # make_user_context came after the oldest supported version, which can only forget.
-        self._context = jax.make_user_context(default) if hasattr(jax, "make_user_context") else None
+        # Before 0.8 there is no make_user_context, or it cannot be set; then all there is to do is forget.
+        context = jax.make_user_context(default) if hasattr(jax, "make_user_context") else None
+        self._context = context if hasattr(context, "set_global") else None
         self._value = default
 
     def get(self) -> T:
@@ -99,11 +93,16 @@ class Setting(Generic[T]):
             jax.clear_caches()
 
 
-def is_tracing() -> bool:
-    """Whether a transformation (jit, vmap, grad) is at work, which a call would become part of."""
-    if _CLEAN is None:
-        return not jax.core.trace_state_clean()
-    return get_opaque_trace_state() != _CLEAN
+# No question about it is public in all versions, so an equation asks: outside of jit, it is evaluated.
+_is_staged_p = Primitive("is_staged")
+_is_staged_p.def_impl(lambda: False)
+_is_staged_p.def_abstract_eval(lambda: ShapedArray((), np.dtype(bool)))
+mlir.register_lowering(_is_staged_p, mlir.lower_fun(lambda: np.zeros((), bool), multiple_results=False))
+
+
+def is_staged() -> bool:
+    """Whether what is called now becomes part of a program: in a function that jit, scan, ... trace."""
+    return isinstance(_is_staged_p.bind(), jax.core.Tracer)
 
 
 def is_committed(array: jax.Array) -> bool:
@@ -123,8 +122,8 @@ def function_of(equations: Any, inputs: Any, outputs: Any, constants: dict[Any, 
         for v in equation.outvars:
             closed.pop(v, None)
     empty = jax.make_jaxpr(lambda: ())().jaxpr
-    # The oldest supported version holds the names of arguments against their number; later ones drop them.
-    names = {"debug_info": None} if jax.__version_info__ < (0, 4, 36) else {}
+    # Before 0.5.1 the names of arguments and results must be as many; later, replace drops them.
+    names = {"debug_info": None} if jax.__version_info__ < (0, 5, 1) else {}
     jaxpr = empty.replace(
         invars=[*closed, *inputs],
         outvars=list(outputs),

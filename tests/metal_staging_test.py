@@ -53,14 +53,14 @@ def launches(monkeypatch):
     return names
 
 
-def assert_same(function, *args, launched=None, **kwargs):
+def assert_same(function, *args, launched=None, like=None, **kwargs):
     """Asserts that a staged function returns what `jax.jit` does, down to dtypes and weak types."""
     launches, expected_launches = launched if launched else (None, None)
     staged = function if hasattr(function, "stages") else jmn.metal.jit(function)
     got = staged(*args, **kwargs)
     if launches is not None:
         assert dict(Counter(launches)) == expected_launches
-    want = jax.jit(staged.__wrapped__)(*args, **kwargs)
+    want = jax.jit(like or staged.__wrapped__)(*args, **kwargs)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert isinstance(a, jax.Array)
@@ -236,15 +236,16 @@ def test_traced_parameters(launches):
 
 @pytest.mark.parametrize("lowering", [None, "custom_call", "inline"])
 def test_control_flow_stays_inline_and_says_so_once(lowering, launches):
-    def loops(x):
+    def loops(lowering, x):
         x = jax.lax.scan(lambda c, _: (layer(c, lowering=lowering), None), x, None, length=2)[0]
         x = jax.lax.cond(x.sum() > 0, lambda x: layer(x, lowering=lowering), lambda x: x, x)
         return jax.lax.while_loop(lambda x: x.sum() < -99, lambda x: layer(x, lowering=lowering), x)
 
-    staged = jmn.metal.jit(lambda x: loops(layer(x)))
+    staged = jmn.metal.jit(lambda x: loops(lowering, layer(x)))
+    plain = lambda x: loops("inline", layer(x))  # noqa: E731
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert_same(staged, X, launched=(launches, {"neuron": 1}))
+        assert_same(staged, X, launched=(launches, {"neuron": 1}), like=plain)
         staged(X)
         staged(X[:3])
     said = [str(w.message) for w in caught if "metal.jit" in str(w.message)]
@@ -258,10 +259,10 @@ def test_control_flow_stays_inline_and_says_so_once(lowering, launches):
 
 @pytest.mark.filterwarnings("ignore:metal.jit")
 def test_only_control_flow(launches):
-    def function(x):
-        return jax.lax.map(lambda x: jmn.neuron(x, TANH, lowering="custom_call"), x)
+    def function(x, lowering="custom_call"):
+        return jax.lax.map(lambda x: jmn.neuron(x, TANH, lowering=lowering), x)
 
-    assert_same(function, X)
+    assert_same(function, X, like=lambda x: function(x, "inline"))
     assert not launches
     assert len(jmn.metal.jit(function).stages(X)) == 1
 
@@ -453,11 +454,17 @@ def test_transformations_of_it_are_those_of_jit(launches):
         (jax.vmap(staged, (None, 0))(W, x), jax.vmap(loss, (None, 0))(W, x)),
         (jax.jit(staged)(W, X), loss(W, X)),
         (jax.jit(lambda x: jmn.metal.jit(lambda w: loss(w, x))(np.asarray(W)))(X), loss(W, X)),
+        (jax.grad(lambda x: jmn.metal.jit(lambda w: loss(w, x))(W))(X), jax.grad(loss, 1)(W, X)),
         (jax.jit(lambda: staged(W, X))(), loss(W, X)),
     ]
+    pairs.append((jax.lax.map(lambda _: staged(W, X), X), jnp.full(6, loss(W, X))))
     with jax.disable_jit():
         pairs.append((staged(W, X), loss(W, X)))
     assert not launches
+    # With nothing to map or differentiate, the call is its own.
+    pairs.append((jax.grad(lambda x: x * staged(W, X))(2.0), loss(W, X)))
+    pairs.append((jax.vmap(lambda x: x[0, 0] * staged(W, X))(x), x[:, 0, 0] * loss(W, X)))
+    assert launches == ["neuron"] * 4
     for got, want in pairs:
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 

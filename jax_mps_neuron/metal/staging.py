@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
-from .._compat import function_of, is_committed, is_tracing
+from .._compat import function_of, is_committed, is_staged
 from .cut import Program, Stage, cut
 
 __all__ = ["StageInfo", "Stages", "jit"]
@@ -121,7 +121,8 @@ class _Staged:
         return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if is_tracing() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree_util.tree_leaves((args, kwargs)))
+        if traced or is_staged() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return self._jitted(*args, **kwargs)
         plan = self._plan(args, kwargs)
         for reason in plan.warnings:
@@ -183,10 +184,12 @@ class _Plan:
         self._out_tree = jax.tree_util.tree_structure(traced.out_info)
         self.program: Program | None = None
         self.warnings: list[str] = []
-        if any(isinstance(c, jax.Array) and len(c.sharding.device_set) > 1 for c in traced.jaxpr.consts):
-            self.warnings.append(
-                "it closes over arrays spread over several devices, so it runs as a plain jax.jit"
-            )
+        donated = [info.donated for info in jax.tree_util.tree_leaves((positional, keywords))]
+        if len(donated) < len(traced.jaxpr.in_avals):
+            return  # it closes over what another transformation traces, and JAX makes that inputs
+        constants = [c for c in traced.jaxpr.consts if isinstance(c, jax.Array)]
+        if any(len(c.sharding.device_set) > 1 for c in constants):
+            self.warnings.append(_SEVERAL_DEVICES)
             return
         try:
             program = cut(traced.jaxpr)
@@ -198,14 +201,14 @@ class _Plan:
         if program.left:
             self.warnings.append("neuron calls inside of scan, while, cond or the like run inline")
         self.program = program
-        donated = [info.donated for info in jax.tree_util.tree_leaves((positional, keywords))]
         kept = {v for v, gives in zip(program.inputs, donated, strict=True) if not gives}
-        self._stages = [
-            functools.partial(_launch, stage, program.operands)
-            if stage.is_kernel
-            else functools.partial(_call, stage, _compiled(stage, program, kept))
-            for stage in program.stages
-        ]
+        self._stages: list[Callable] = []
+        for i, stage in enumerate(program.stages):
+            if stage.is_kernel:
+                self._stages.append(functools.partial(_launch, stage, program.operands))
+            else:
+                function = _compiled(f"{traced.fun_name}_stage{i}", stage, program, kept)
+                self._stages.append(functools.partial(_call, stage, function))
         self._read = {v for stage in program.stages for v in stage.inputs}
 
     def leaves(self, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
@@ -229,7 +232,7 @@ def _take(values: dict, stage: Stage) -> list[Any]:
     return [values.pop(v) if v in stage.dead else values[v] for v in stage.inputs]
 
 
-def _compiled(stage: Stage, program: Program, kept: set[Var]) -> Callable:
+def _compiled(name: str, stage: Stage, program: Program, kept: set[Var]) -> Callable:
     """The stretch as a jitted function, which is given the inputs whose memory its results can take."""
     avals: list[Any] = [atom.aval for atom in stage.outputs.values()]
     free = Counter((aval.shape, aval.dtype) for aval in avals)
@@ -243,7 +246,7 @@ def _compiled(stage: Stage, program: Program, kept: set[Var]) -> Callable:
             free[size] -= 1
             given.append(i)
     function = function_of(stage.equations, stage.inputs, list(stage.outputs.values()), program.constants)
-    function.__name__ = "stretch"
+    function.__name__ = name  # which profiles and errors show
     return jax.jit(function, donate_argnums=given)
 
 
