@@ -94,12 +94,12 @@ class Stages(tuple[StageInfo, ...]):
     """The stages of a staged function; ``str`` is a table of them."""
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [("stage", "kind", "equations", "kernels", "results")]
+        def text(names: tuple[str, ...]) -> str:
+            return ", ".join(f"{n} {name}" if n > 1 else name for name, n in Counter(names).items())
+
+        rows = [("stage", "kind", "equations", "kernels", "results")]
         for i, stage in enumerate(self):
-            texts = (
-                ", ".join(f"{n} {t}" if n > 1 else t for t, n in Counter(of).items()) for of in stage[2:]
-            )
-            rows.append((str(i), stage.kind, str(stage.equations), *texts))
+            rows.append((str(i), stage.kind, str(stage.equations), text(stage.kernels), text(stage.shapes)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
         return "\n".join(lines)
