@@ -43,6 +43,7 @@ def launches(monkeypatch):
 
     def execute(name, operands, **params):
         assert all(type(operand) is np.ndarray for operand in operands)
+        assert all(operand.dtype in ("float32", "float16", "bfloat16") for operand in operands)
         key = (name, *sorted(params.items()))
         kernel = compiled.setdefault(key, jax.jit(partial(FUNCTIONS[name], **params)))
         names.append(name)
@@ -102,6 +103,7 @@ def conv(parameters, x):
 SHAPES = {mlp: [(16, 16)] * 3, conv: [(3, 3, 1, 4), (3, 3, 4, 8), (3, 3, 8, 16)]}
 
 
+@pytest.mark.filterwarnings("error:Some donated buffers")
 @pytest.mark.parametrize("network", [mlp, conv])
 def test_training(network, launches):
     """The losses of plain jit; one forward and one backward kernel a layer and step; compiled once."""
@@ -274,6 +276,9 @@ def test_what_no_kernel_can_run_stays_inline(launches):
     with x64(True):
         assert_same(jax.value_and_grad(loss), W.astype("float64"), X.astype("float64"))
     assert not launches
+    traced = jax.jit(lambda x: layer(x, lowering="custom_call")).trace(empty)
+    assert "lowering=custom_call" in str(traced.jaxpr)
+    assert "lowering=custom_call" not in str([s.equations for s in cut(traced.jaxpr).stages])
 
 
 def test_nothing_to_cut(launches):
@@ -309,6 +314,7 @@ def test_outputs_of_every_sort(launches):
 
     got = assert_same(function, X, W, scale=2.0, launched=(launches, {"neuron": 1}))
     assert got["rest"][2] is not X
+    assert got["y"][0] is not got["y"][1]
     assert_same(lambda x: (jmn.neuron(x, TANH), x, 0.5), X)
     assert_same(lambda x: (jmn.neuron(x, TANH),) * 2, np.asarray(X, np.float64))
 
@@ -552,6 +558,10 @@ def test_plans_are_forgotten_with_their_function(launches):
     assert len(staged._plans) == 0
     staged(X)
     assert len(launches) == 3
+    jax.clear_caches()
+    gc.collect()
+    assert len(staged._plans) == 0
+    staged(X)
     function = weakref.ref(staged.__wrapped__)
     del staged
     jax.clear_caches()

@@ -222,7 +222,6 @@ class _Plan:
         values: dict[Any, Any] = {
             v: x for v, x in zip(program.inputs, leaves, strict=True) if v in self._read
         }
-        leaves.clear()  # so that a stage's inputs are freed with it
         for stage in self._stages:
             stage(values, device)
         return jax.tree_util.tree_unflatten(self._out_tree, [values[name] for name in program.outputs])
