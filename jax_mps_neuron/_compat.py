@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import mlir
 
 try:
@@ -20,7 +22,10 @@ __all__ = [
     "capsule_pointer",
     "custom_call",
     "ffi",
+    "function_of",
     "has_plugin",
+    "is_committed",
+    "is_staged",
     "lowers_for_here",
     "plugin_table",
 ]
@@ -84,8 +89,9 @@ class Setting(Generic[T]):
     """A process-wide value that is part of jit's cache key: changing it retraces what depends on it."""
 
     def __init__(self, default: T):
-        # make_user_context came after the oldest supported version, which can only forget.
-        self._context = jax.make_user_context(default) if hasattr(jax, "make_user_context") else None
+        # Before 0.8 there is no make_user_context, or it cannot be set; then all there is to do is forget.
+        context = jax.make_user_context(default) if hasattr(jax, "make_user_context") else None
+        self._context = context if hasattr(context, "set_global") else None
         self._value = default
 
     def get(self) -> T:
@@ -137,3 +143,46 @@ def lowers_for_here(ctx: mlir.LoweringRuleContext) -> bool:
     except (ValueError, RuntimeError):  # it is of another platform, or there is none
         return False
     return backend.platform == module.platforms[0]
+
+
+# No question about it is public in all versions, so an equation asks: outside of jit, it is evaluated.
+_is_staged_p = Primitive("is_staged")
+_is_staged_p.def_impl(lambda: False)
+_is_staged_p.def_abstract_eval(lambda: ShapedArray((), np.dtype(bool)))
+mlir.register_lowering(_is_staged_p, mlir.lower_fun(lambda: np.zeros((), bool), multiple_results=False))
+
+
+def is_staged() -> bool:
+    """Whether what is called now becomes part of a program: in a function that jit, scan, ... trace."""
+    return isinstance(_is_staged_p.bind(), jax.core.Tracer)
+
+
+def is_committed(array: jax.Array) -> bool:
+    """Whether an array is bound to its device."""
+    return array.committed if hasattr(array, "committed") else array._committed  # before 0.5
+
+
+def function_of(equations: Any, inputs: Any, outputs: Any, constants: dict[Any, Any]) -> Any:
+    """A traceable function of equations: values of the input variables to a list of those of the outputs.
+
+    `constants` holds values of variables that are neither inputs nor computed.
+    """
+    equations = list(equations)
+    atoms = [*(atom for equation in equations for atom in equation.invars), *outputs]
+    closed = dict.fromkeys(v for v in atoms if not isinstance(v, Literal) and v in constants)
+    for equation in equations:
+        for v in equation.outvars:
+            closed.pop(v, None)
+    empty = jax.make_jaxpr(lambda: ())().jaxpr
+    # Before 0.5.1 the names of arguments and results must be as many; later, replace drops them.
+    names = {"debug_info": None} if jax.__version_info__ < (0, 5, 1) else {}
+    jaxpr = empty.replace(
+        invars=[*closed, *inputs],
+        outvars=list(outputs),
+        eqns=equations,
+        effects=frozenset().union(*(equation.effects for equation in equations)),
+        **names,
+    )
+    evaluate = jaxpr_as_fun(ClosedJaxpr(jaxpr, []))
+    values = [constants[v] for v in closed]
+    return lambda *arguments: evaluate(*values, *arguments)
