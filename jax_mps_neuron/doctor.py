@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         wrong = [line for kind in NeuronType if (line := _self_test(kind))]
     except (RuntimeError, ValueError) as error:
-        print(f"  the default lowering does not run here, or the plugin fails: {error}")
+        print(f"  {error}")
         return 1
     print("\n".join(wrong) if wrong else f"  {len(NeuronType)} neuron types agree")
     return 1 if wrong else 0

@@ -74,7 +74,7 @@ def with_custom_calls(demo, metal_cache, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def without_custom_calls(demo, tmp_path_factory):
+def without_custom_calls(demo, metal_cache, tmp_path_factory):
     if problem := wrapper.problem():
         pytest.skip(problem)
     return run_on_metal(tmp_path_factory.getbasetemp(), custom_calls=False)
@@ -104,6 +104,18 @@ def test_training_without_custom_calls(without_custom_calls, losses_on_cpu):
     np.testing.assert_allclose(seen["losses"], losses_on_cpu, rtol=0, atol=1e-4)
     assert len(seen["losses"]) == STEPS
     assert seen["custom_calls"] == 0
+
+
+def test_training_by_metal_jit(without_custom_calls, losses_on_cpu):
+    """The Metal kernels on a plugin that takes no custom calls: one launch a layer, each way."""
+    seen = without_custom_calls["staged"]
+    np.testing.assert_allclose(seen["losses"], losses_on_cpu, rtol=0, atol=1e-4)
+    # Two more forward for the accuracy, and those of the gradients below.
+    assert seen["command buffers"] == 4 * STEPS + 2 + 1
+    assert seen["platforms"] == ["METAL"]
+    assert seen["stages"] == ["kernel"]  # the cotangent of a sum is a constant
+    assert seen["custom_call"] == "no error"  # the call is cut out before anything is compiled
+    assert 0 < seen["difference"] < 1e-5
 
 
 # A plugin that runs them

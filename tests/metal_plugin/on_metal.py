@@ -49,7 +49,7 @@ def difference(function) -> float:
     differences = []
     for x, bias in ((X, BIAS), (X[:, :-1], BIAS[:-1])):
         expected = jax.jit(gradients, static_argnums=2)(x, bias, "inline")
-        for got, want in zip(jax.jit(function)(x, bias), expected, strict=True):
+        for got, want in zip(function(x, bias), expected, strict=True):
             differences.append(float(np.abs(np.asarray(got) - np.asarray(want)).max()))
     return max(differences)
 
@@ -83,11 +83,29 @@ def emitted(lowering: str, *platforms: str) -> int:
     return traced.lower(lowering_platforms=platforms).as_text().count("@jax_mps_neuron.")
 
 
-def train() -> dict:
+def train(jit=jax.jit) -> dict:
     import train_digits
 
-    run = train_digits.train("METAL", jmn.neuron, train_digits.load(), epochs=1)
+    run = train_digits.train("METAL", jmn.neuron, train_digits.load(), 1, jit)
     return {"losses": run.losses.tolist(), "custom_calls": run.custom_calls}
+
+
+def train_staged() -> dict:
+    """By metal.jit, whose GPU is that of metal_fake/."""
+    sys.path.insert(0, str(TESTS / "metal_fake"))
+    import Metal
+
+    losses = train(metal.jit)["losses"]
+    staged = metal.jit(gradients)
+    results = staged(X, BIAS)
+    return {
+        "losses": losses,
+        "command buffers": Metal.counts["command buffers"],
+        "platforms": sorted({d.platform for r in results for d in r.devices()}),
+        "stages": [stage.kind for stage in staged.stages(X, BIAS)],
+        "custom_call": error_of(metal.jit(gradients_by_custom_call), X, BIAS),
+        "difference": difference(staged),
+    }
 
 
 def with_custom_calls(folder: Path) -> dict:
@@ -114,7 +132,7 @@ def with_custom_calls(folder: Path) -> dict:
     }
     seen["calls of what was compiled before"] = works.calls.total()
     seen["route"] = route("METAL")
-    seen["difference"] = difference(gradients)
+    seen["difference"] = difference(jax.jit(gradients))
     works.calls.clear()
     mapped = jax.jit(jax.vmap(gradients, (0, None)))(X.reshape(3, 20, 12), BIAS)
     seen["calls of vmap"] = works.calls.total()
@@ -122,7 +140,7 @@ def with_custom_calls(folder: Path) -> dict:
     works.failure = RuntimeError("the device is lost")
     seen["lost"] = error_of(jitted, X, BIAS)
     works.failure = None
-    seen["difference after the loss"] = difference(gradients)
+    seen["difference after the loss"] = difference(jax.jit(gradients))
     seen["emitted"] = {
         " ".join([lowering, *platforms]): emitted(lowering, *platforms)
         for lowering in ("auto", "custom_call")
@@ -165,8 +183,9 @@ def without_custom_calls(folder: Path) -> dict:
         "doctor": printed("doctor"),
         "doctor by custom call": asked_for,
         "registered": warnings_of(metal.register_targets, "METAL", dict.fromkeys(targets, 1)),
-        "difference": difference(gradients),
+        "difference": difference(jax.jit(gradients)),
         **train(),
+        "staged": train_staged(),
     }
 
 
