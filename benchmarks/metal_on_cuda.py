@@ -27,13 +27,13 @@ import launcher  # noqa: E402
 import metal_kernel_test as kernel_test  # noqa: E402
 import numpy as np  # noqa: E402
 import zoo  # noqa: E402
+from metal_host.build import kernels_of  # noqa: E402
 
 from jax_mps_neuron import NeuronType, metal  # noqa: E402
 from jax_mps_neuron.bench import neuron_for  # noqa: E402
-from jax_mps_neuron.metal.kernel import SUM_NAME  # noqa: E402
+from jax_mps_neuron.metal.kernel import DTYPES, SUM_NAME  # noqa: E402
 
 ROWS, CHANNELS = 65536, 4096
-SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 # Two reads and a write, four elements a thread and step, as the kernels' flat path does it.
 FLOOR = """
@@ -54,13 +54,13 @@ extern "C" __global__ void floor_{t}(::shim::Buffers b) {{
 }}
 """
 STEPS = 4
+# Flat arrays with a ragged end in the first step and beyond, and more strips than are read at once.
+EXTRA_SHAPES = [(1, 1, 3 * 16384 + 4), (1, 1, 2055), (1, 1, 14343), (1, 129 * 128, 2)]
 
 
 def compile_all(folder: Path, arch: str) -> dict[str, Path]:
-    from metal_host.build import kernels_of
-
     cubins = {}
-    for dtype, name in (("float32", "float"), ("float16", "half"), ("bfloat16", "bfloat")):
+    for dtype, name in DTYPES.items():
         text = metal.source(*(k for kind in NeuronType for k in kernels_of(kind, dtype)))
         cubins[dtype] = launcher.compile_kernels(
             text + FLOOR.format(t=name, steps=STEPS), folder, dtype, arch
@@ -72,13 +72,12 @@ def check(driver: launcher.Driver, cubins: dict[str, Path]) -> int:
     count = 0
     for dtype, cubin in cubins.items():
         gpu = launcher.Gpu(driver, cubin)
+        shapes = [*kernel_test.SHAPES, *EXTRA_SHAPES]
         for name in zoo.NAMES:
-            for shape in [*kernel_test.SHAPES, (1, 1, 3 * 16384 + 4), (1, 129 * 128, 2)]:
+            for shape in shapes:
                 kernel_test.check(gpu, zoo.neurons(shape[-1])[name], dtype, shape)
                 count += 1
-        print(
-            f"{dtype}: right on {len(zoo.NAMES)} neurons x {len(kernel_test.SHAPES) + 2} shapes", flush=True
-        )
+        print(f"{dtype}: right on {len(zoo.NAMES)} neurons x {len(shapes)} shapes", flush=True)
     return count
 
 
@@ -141,7 +140,6 @@ def bandwidth(driver: launcher.Driver, cubins: dict[str, Path]) -> dict[str, dic
     fractions: dict[str, dict[str, float]] = {}
     random = np.random.default_rng(0)
     for dtype, cubin in cubins.items():
-        metal_name = {"float32": "float", "float16": "half", "bfloat16": "bfloat"}[dtype]
         one = random.standard_normal((1024, CHANNELS), np.float32)
         half = (
             one.astype(np.float16).view(np.uint16)
@@ -153,7 +151,7 @@ def bandwidth(driver: launcher.Driver, cubins: dict[str, Path]) -> dict[str, dic
         x, g = driver.upload(filled), driver.upload(filled)
         y = driver.allocate(filled.nbytes)
         module = driver.module(cubin)
-        floor = driver.function(module, f"floor_{metal_name}")
+        floor = driver.function(module, f"floor_{DTYPES[dtype]}")
         groups = filled.size // (4 * STEPS * 256)
 
         def run_floor(floor=floor, x=x, g=g, y=y, groups=groups):

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from .descriptor import Neuron, NeuronType
 
-__all__ = ["Operands", "as_scalars", "compute_dtype", "prepare", "prepare_gradient"]
+__all__ = ["Operands", "as_scalars", "compute_dtype", "prepare", "prepare_gradient", "require_array"]
 
 _DTYPES = tuple(jnp.dtype(t) for t in (jnp.float32, jnp.float16, jnp.bfloat16, jnp.float64))
 _DTYPE_NAMES = "float32, float16, bfloat16 or float64"
@@ -87,12 +87,16 @@ def as_scalars(operands: Operands) -> Array:
     return jnp.asarray(np.stack(scalars)) if numpy else jnp.stack(scalars)
 
 
+def require_array(name: str, value: Any) -> None:
+    """Raises unless a value is an array or a number."""
+    arrays = (jax.Array, np.ndarray, np.generic, numbers.Number)
+    if not isinstance(value, arrays) and not hasattr(value, "__jax_array__"):
+        raise TypeError(f"{name} is {value!r}; it may be an array (jnp.asarray makes one) or a number")
+
+
 def _as_array(name: str, value: Any) -> Array:
-    if isinstance(value, (jax.Array, np.ndarray, np.generic, numbers.Number)) or hasattr(
-        value, "__jax_array__"
-    ):
-        return jnp.asarray(value)
-    raise TypeError(f"{name} is {value!r}; it may be an array (jnp.asarray makes one) or a number")
+    require_array(name, value)
+    return jnp.asarray(value)
 
 
 def _floating(name: str, value: Any) -> Array:

@@ -10,9 +10,9 @@
 #ifdef __METAL_VERSION__
 #define THREADGROUP_ARRAY(T, name, size) threadgroup T name size
 // A kernel for threadgroups of that many threads, which keeps the compiler from taking more registers than
-// they have.
+// they have (Metal Shading Language Specification, "Compute Functions").
 #define KERNEL(threads) [[kernel, max_total_threads_per_threadgroup(threads)]]
-// A kernel of `buffers` buffers under a name of its own.
+// A kernel of `buffers` buffers under a name of its own (the same, "host_name").
 #define INSTANTIATE(buffers, name, ...) \
   template [[host_name(#name)]] [[kernel]] decltype(__VA_ARGS__) __VA_ARGS__;
 #endif
@@ -35,6 +35,7 @@ NEURON_INLINE float log(float x) { return metal::precise::log(x); }
 NEURON_INLINE float pow(float x, float y) { return metal::precise::pow(x, y); }
 NEURON_INLINE float exp2(float x) { return metal::precise::exp2(x); }
 NEURON_INLINE float log2(float x) { return metal::precise::log2(x); }
+NEURON_INLINE float copysign(float x, float y) { return metal::copysign(x, y); }
 NEURON_INLINE float fabs(float x) { return metal::fabs(x); }
 NEURON_INLINE float floor(float x) { return metal::floor(x); }
 NEURON_INLINE float tanh(float x) { return metal::precise::tanh(x); }
@@ -47,6 +48,7 @@ NEURON_INLINE float expm1(float x) {
 }  // namespace neuron
 
 #include "neuron_math.h"
+#include "neuron_four.h"
 
 namespace neuron {
 
@@ -57,12 +59,12 @@ namespace neuron {
 constant constexpr uint kThreadsX = 32;
 constant constexpr uint kColumns = 4;
 constant constexpr uint kTile = kThreadsX * kColumns;
-// Rows of threads for each byte of an element: 16 in float, 8 in the half types. Few large threadgroups
-// walk through memory more nearly in its order than many small ones, which float, short of nothing else,
-// gains by; the half types need several at once to hide their arithmetic.
+// Rows of threads for each byte of an element: 16 in float, 8 in the half types. On an H100, float gains by
+// few large threadgroups, which walk through memory more nearly in its order than many small ones; the
+// half types by several at once, which hide their arithmetic.
 constant constexpr uint kThreadsYPerByte = 4;
 // Rows of which a threadgroup writes one partial sum. Fewer and the partial sums are much to write; more, and
-// threadgroups that run at once are far apart in memory.
+// threadgroups that run at once are far apart in memory, which an H100 pays for.
 constant constexpr uint kStrip = 128;
 // Elements a thread takes where columns do not matter: that many times kColumns, a threadgroup apart.
 constant constexpr uint kFlatSteps = 8;
@@ -75,90 +77,6 @@ struct Shape {
   static constant constexpr uint kThreadsY = kThreadsYPerByte * sizeof(S);
   static constant constexpr uint kThreads = kThreadsX * kThreadsY;
   static constant constexpr uint kFlatTile = kThreads * kColumns * kFlatSteps;
-};
-
-// The constant buffer of every kernel; metal/kernel.py packs it. Steps are in elements from one matrix to
-// the next, 0 where all matrices share the operand.
-struct Launch {
-  ulong rows;
-  ulong channels;
-  ulong strips;
-  ulong gradient_step;
-  ulong x_step;
-  ulong scalars_step;
-  ulong bias_step;
-  ulong slope_step;
-  // Whether every row of every array starts at a multiple of 4 elements.
-  ulong aligned;
-};
-
-// ---- four columns -----------------------------------------------------------------------------
-
-struct Four {
-  float v0, v1, v2, v3;
-};
-
-// kWhole: all four are there, at an address that a vector may be read from. Else only the first `left` may be
-// read, and the others are 0.
-template <bool kWhole, typename S>
-NEURON_INLINE Four load(device const S* p, ulong left) {
-  Four r = {0.0f, 0.0f, 0.0f, 0.0f};
-  if (kWhole) {
-    metal::vec<S, 4> v = *reinterpret_cast<device const metal::vec<S, 4>*>(p);
-    r.v0 = float(v.x);
-    r.v1 = float(v.y);
-    r.v2 = float(v.z);
-    r.v3 = float(v.w);
-  } else {
-    if (left > 0) r.v0 = float(p[0]);
-    if (left > 1) r.v1 = float(p[1]);
-    if (left > 2) r.v2 = float(p[2]);
-    if (left > 3) r.v3 = float(p[3]);
-  }
-  return r;
-}
-
-template <bool kWhole, typename S>
-NEURON_INLINE void store(device S* p, ulong left, Four r) {
-  if (kWhole) {
-    metal::vec<S, 4> v;
-    v.x = S(r.v0);
-    v.y = S(r.v1);
-    v.z = S(r.v2);
-    v.w = S(r.v3);
-    *reinterpret_cast<device metal::vec<S, 4>*>(p) = v;
-  } else {
-    if (left > 0) p[0] = S(r.v0);
-    if (left > 1) p[1] = S(r.v1);
-    if (left > 2) p[2] = S(r.v2);
-    if (left > 3) p[3] = S(r.v3);
-  }
-}
-
-NEURON_INLINE ulong left_of(ulong size, ulong begin) { return begin < size ? size - begin : 0; }
-
-// ---- one element ------------------------------------------------------------------------------
-
-template <typename Op>
-struct HasSlope {
-  static constant constexpr bool value = false;
-};
-template <>
-struct HasSlope<Prelu> {
-  static constant constexpr bool value = true;
-};
-
-template <typename Op>
-struct HasNatural {
-  static constant constexpr bool value = false;
-};
-template <typename P>
-struct HasNatural<ExponentialBy<P>> {
-  static constant constexpr bool value = true;
-};
-template <>
-struct HasNatural<Logarithm> {
-  static constant constexpr bool value = true;
 };
 
 // Rows a thread reads before it computes the first of them: bytes in flight hide the time that the arithmetic
@@ -193,93 +111,24 @@ struct For<Op, float> {
   using Type = Op;
 };
 
-// alpha, a, b, c of a matrix. Exponential and Logarithm change their form where c stands for e, the same way
-// for a whole matrix.
-struct Scalars {
-  float alpha;
-  Parameters<float> p;
-  bool natural;
+// The constant buffer of every kernel; metal/kernel.py packs it. Steps are in elements from one matrix to
+// the next, 0 where all matrices share the operand.
+struct Launch {
+  ulong rows;
+  ulong channels;
+  ulong strips;
+  ulong gradient_step;
+  ulong x_step;
+  ulong scalars_step;
+  ulong bias_step;
+  ulong slope_step;
+  // Whether every row of every array starts at a multiple of 4 elements.
+  ulong aligned;
 };
 
-NEURON_INLINE Scalars scalars_of(device const float* scalars) {
-  Scalars s;
-  s.alpha = scalars[0];
-  s.p.a = scalars[1];
-  s.p.b = scalars[2];
-  s.p.c = scalars[3];
-  s.natural = s.p.c == -1.0f;
-  return s;
-}
-
-template <typename Op>
-NEURON_INLINE float value(float z, float slope, Scalars s) {
-  if (HasSlope<Op>::value) s.p.a = slope;
-  if (HasNatural<Op>::value && s.natural) return Natural<Op>::Type::value(z, s.p);
-  return Op::value(z, s.p);
-}
-
-template <typename Op>
-NEURON_INLINE float derivative(float z, float slope, Scalars s) {
-  if (HasSlope<Op>::value) s.p.a = slope;
-  if (HasNatural<Op>::value && s.natural) return Natural<Op>::Type::derivative(z, s.p);
-  return Op::derivative(z, s.p);
-}
-
-// ---- four elements ----------------------------------------------------------------------------
-
-NEURON_INLINE Four arguments(Four x, Four bias, Scalars s) {
-  Four z;
-  z.v0 = s.alpha * x.v0 + bias.v0;
-  z.v1 = s.alpha * x.v1 + bias.v1;
-  z.v2 = s.alpha * x.v2 + bias.v2;
-  z.v3 = s.alpha * x.v3 + bias.v3;
-  return z;
-}
-
-template <typename Op>
-NEURON_INLINE Four values(Four z, Four slope, Scalars s) {
-  Four y;
-  y.v0 = value<Op>(z.v0, slope.v0, s);
-  y.v1 = value<Op>(z.v1, slope.v1, s);
-  y.v2 = value<Op>(z.v2, slope.v2, s);
-  y.v3 = value<Op>(z.v3, slope.v3, s);
-  return y;
-}
-
-// f'(z) * gradient
-template <typename Op>
-NEURON_INLINE Four derivatives(Four z, Four slope, Four gradient, Scalars s) {
-  Four d;
-  d.v0 = derivative<Op>(z.v0, slope.v0, s) * gradient.v0;
-  d.v1 = derivative<Op>(z.v1, slope.v1, s) * gradient.v1;
-  d.v2 = derivative<Op>(z.v2, slope.v2, s) * gradient.v2;
-  d.v3 = derivative<Op>(z.v3, slope.v3, s) * gradient.v3;
-  return d;
-}
-
-NEURON_INLINE Four scaled(Four v, float by) {
-  Four r = {v.v0 * by, v.v1 * by, v.v2 * by, v.v3 * by};
-  return r;
-}
-
-NEURON_INLINE Four sum(Four a, Four b) {
-  Four r = {a.v0 + b.v0, a.v1 + b.v1, a.v2 + b.v2, a.v3 + b.v3};
-  return r;
-}
-
-// What an element adds to the slope gradient.
-NEURON_INLINE Four slope_terms(Four z, Four gradient) {
-  Four r = {Prelu::slope_derivative(z.v0) * gradient.v0, Prelu::slope_derivative(z.v1) * gradient.v1,
-            Prelu::slope_derivative(z.v2) * gradient.v2, Prelu::slope_derivative(z.v3) * gradient.v3};
-  return r;
-}
-
-NEURON_INLINE Four zeros() {
-  Four r = {0.0f, 0.0f, 0.0f, 0.0f};
-  return r;
-}
-
 // ---- a thread's part --------------------------------------------------------------------------
+
+NEURON_INLINE ulong left_of(ulong size, ulong begin) { return begin < size ? size - begin : 0; }
 
 // What a thread works on: `count` times four elements, `step` elements apart, of which `left` are there.
 struct Part {
@@ -312,7 +161,8 @@ NEURON_INLINE Part part_of_strip(constant Launch* launch, uint3 group, uint3 thr
 template <typename S>
 NEURON_INLINE Part part_of_array(ulong elements, bool aligned, uint3 group, uint3 thread_in_group) {
   Part p;
-  p.begin = ulong(group.x) * Shape<S>::kFlatTile + (thread_in_group.y * kThreadsX + thread_in_group.x) * kColumns;
+  const uint thread_index = thread_in_group.y * kThreadsX + thread_in_group.x;
+  p.begin = ulong(group.x) * Shape<S>::kFlatTile + thread_index * kColumns;
   p.step = Shape<S>::kThreads * kColumns;
   p.left = left_of(elements, p.begin);
   p.count = uint(metal::min(ulong(kFlatSteps), (p.left + p.step - 1) / p.step));
@@ -349,6 +199,7 @@ void forward(device const S* x_all [[buffer(0)]],
              constant Launch* launch [[buffer(5)]],
              uint3 group [[threadgroup_position_in_grid]],
              uint3 thread_in_group [[thread_position_in_threadgroup]]) {
+  using F = typename For<Op, S>::Type;
   constexpr bool kFlat = !kBias && !HasSlope<Op>::value;
   const ulong matrix = group.z;
   const ulong elements = launch->rows * launch->channels;
@@ -363,9 +214,9 @@ void forward(device const S* x_all [[buffer(0)]],
   if (kBias) bias = load<false>(bias_all + matrix * launch->bias_step + column, p.left);
   if (HasSlope<Op>::value) slope = load<false>(slope_all + matrix * launch->slope_step + column, p.left);
   if (p.whole) {
-    forward_part<typename For<Op, S>::Type, S, true, kFlat>(x, y, p, bias, slope, s);
+    forward_part<F, S, true, kFlat>(x, y, p, bias, slope, s);
   } else {
-    forward_part<typename For<Op, S>::Type, S, false, kFlat>(x, y, p, bias, slope, s);
+    forward_part<F, S, false, kFlat>(x, y, p, bias, slope, s);
   }
 }
 
@@ -452,6 +303,7 @@ void gradient(device const S* gradient_all [[buffer(0)]],
               uint3 thread_in_group [[thread_position_in_threadgroup]]) {
   THREADGROUP_ARRAY(float, bias_shared, [Shape<S>::kThreadsY * kTile]);
   THREADGROUP_ARRAY(float, slope_shared, [Shape<S>::kThreadsY * kTile]);
+  using F = typename For<Op, S>::Type;
   constexpr bool kFlat = !kBias && !HasSlope<Op>::value;
   const ulong matrix = group.z;
   const ulong elements = launch->rows * launch->channels;
@@ -468,19 +320,19 @@ void gradient(device const S* gradient_all [[buffer(0)]],
   if (HasSlope<Op>::value) slope = load<false>(slope_all + matrix * launch->slope_step + column, p.left);
   Sums sums;
   if (p.whole) {
-    sums = gradient_part<typename For<Op, S>::Type, S, true, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
+    sums = gradient_part<F, S, true, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
   } else {
-    sums = gradient_part<typename For<Op, S>::Type, S, false, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
+    sums = gradient_part<F, S, false, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
   }
   // Threads that have no element meet the others at the barrier.
   const ulong partial = (matrix * launch->strips + group.y) * launch->channels + column;
   if (kBiasSum) {
     write_partials<S>(bias_shared, bias_partials + partial, sums.bias, p.left, thread_in_group.x,
-                   thread_in_group.y);
+                      thread_in_group.y);
   }
   if (kSlopeSum) {
     write_partials<S>(slope_shared, slope_partials + partial, sums.slope, p.left, thread_in_group.x,
-                   thread_in_group.y);
+                      thread_in_group.y);
   }
 }
 

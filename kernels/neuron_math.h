@@ -4,7 +4,8 @@
 // This file is compiled as C++, as CUDA and as Metal, and keeps to what all three allow: no pointers,
 // no references, no inheritance, no double literals. It includes nothing. Before it, namespace
 // NEURON_NAMESPACE must declare for each T in use (float; in C++ also double) the elementary functions
-//   fabs, exp, expm1 (used for x <= 0), log, pow, tanh; where CoarsePow is used, exp2, log2 and floor
+//   fabs, exp, expm1 (used for x <= 0), log, pow, tanh; where CoarsePow is used, copysign, exp2, floor and
+//   log2
 // and for double, whose accuracy the polynomials below do not reach, also
 //   log1p_unit, normal_tail, inverse_sqrt_2pi.
 
@@ -199,17 +200,17 @@ struct Pow {
   NEURON_INLINE T of(T x, T y) { return pow(x, y); }
 };
 
-// x^y to 2^-16 in float, more than a half or a bfloat can show, at a third of the price. Signs and y = 0 as
-// pow has them; -infinity to a power that is no integer is NaN. y is the same for a whole matrix, and so is
-// the branch taken.
+// x^y to 2^-16 in float, more than a half or a bfloat can show, at a third of the price. As pow, but for
+// |x| = 1 to the power of infinity and -infinity to a power that is no integer, which are NaN. y is the same
+// for a whole matrix, and so is the branch taken.
 struct CoarsePow {
   template <typename T>
   NEURON_INLINE T of(T x, T y) {
     if (floor(y) != y) return exp2(y * log2(x));
     if (y == T(0)) return T(1);
     T r = exp2(y * log2(fabs(x)));
-    T half = T(0.5f) * y;
-    return x < T(0) && floor(half) != half ? -r : r;
+    T halved = T(0.5f) * y;
+    return floor(halved) != halved ? copysign(r, x) : r;
   }
 };
 
@@ -224,14 +225,12 @@ struct PowerBy {
 };
 using Power = PowerBy<Pow>;
 
-template <typename P>
-struct ExponentialBy {
+struct Exponential {
   template <typename T>
-  NEURON_INLINE T value(T z, Parameters<T> p) { return P::of(p.c, p.a * z + p.b); }
+  NEURON_INLINE T value(T z, Parameters<T> p) { return pow(p.c, p.a * z + p.b); }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a * log(p.c) * value(z, p); }
 };
-using Exponential = ExponentialBy<Pow>;
 
 struct NaturalExponential {
   template <typename T>
@@ -275,8 +274,8 @@ struct Gelu {
 // What a type becomes when its c is -1, Apple's sign for base e.
 template <typename Op>
 struct Natural { using Type = Op; };
-template <typename P>
-struct Natural<ExponentialBy<P>> { using Type = NaturalExponential; };
+template <>
+struct Natural<Exponential> { using Type = NaturalExponential; };
 template <>
 struct Natural<Logarithm> { using Type = NaturalLogarithm; };
 
@@ -285,8 +284,6 @@ template <typename Op>
 struct Coarse { using Type = Op; };
 template <>
 struct Coarse<Power> { using Type = PowerBy<CoarsePow>; };
-template <>
-struct Coarse<Exponential> { using Type = ExponentialBy<CoarsePow>; };
 
 }  // namespace NEURON_NAMESPACE
 

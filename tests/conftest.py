@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import os
@@ -97,7 +98,10 @@ def fake_metal(metal_cache, monkeypatch):
     monkeypatch.syspath_prepend(str(FAKE_METAL))
     monkeypatch.setenv("JMN_FAKE_METAL_CACHE", str(metal_cache))
     metal_device.default_device.cache_clear()
-    yield importlib.import_module("Metal")
+    metal = importlib.import_module("Metal")
+    yield metal
+    gc.collect()
+    assert not metal.counts["encoders not ended"]
     metal_device.default_device.cache_clear()
     for name in names:
         sys.modules.pop(name, None)

@@ -28,7 +28,7 @@ def mac():
 
 def check(device, kind, dtype):
     d = compare.difference(device, kind, dtype)
-    assert max(d.y, d.data, d.bias) < TOLERANCE[dtype], d
+    assert all(difference < TOLERANCE[dtype] for difference in (d.y, d.data, d.bias)), d  # NaN is not
 
 
 @pytest.mark.metal
@@ -61,6 +61,24 @@ def test_a_difference_is_seen(fake_metal, monkeypatch):
     monkeypatch.setattr(MetalPerformanceShaders, "MPSMatrixNeuronGradient", Wrong)
     d = compare.difference(Device(), NeuronType.GELU, "float32")
     assert d.y < 1e-5 < 0.1 < d.data
+
+
+def test_what_apple_refuses_is_a_line_of_the_report(fake_metal, monkeypatch):
+    import MetalPerformanceShaders
+    import objc
+
+    class Picky(MetalPerformanceShaders.MPSMatrixNeuronGradient):
+        def setNeuronType_parameterA_parameterB_parameterC_(self, kind, *parameters):  # noqa: N802
+            if kind == NeuronType.TANH:
+                raise objc.error("no such type")
+            super().setNeuronType_parameterA_parameterB_parameterC_(kind, *parameters)
+
+    monkeypatch.setattr(MetalPerformanceShaders, "MPSMatrixNeuronGradient", Picky)
+    monkeypatch.setattr(compare, "KINDS", [NeuronType.TANH, NeuronType.GELU])
+    monkeypatch.setattr(compare, "edges", lambda device: [])
+    tanh, _, gelu, *_ = compare.report(Device()).splitlines()[1:]
+    assert tanh.split(maxsplit=2) == ["tanh", "float32", "MPSMatrixNeuronGradient failed: no such type"]
+    assert all(float(number) < 1e-5 for number in gelu.split()[2:])
 
 
 def test_the_bends_on_a_stand_in(fake_metal):

@@ -16,6 +16,7 @@ from conftest import assert_close, draw
 import jax_mps_neuron as jmn
 from jax_mps_neuron import NeuronType, primitives
 from jax_mps_neuron.metal import Device, Kernel, MetalError
+from jax_mps_neuron.metal import device as device_module
 from jax_mps_neuron.metal.device import problem
 
 ALPHA = 1.25
@@ -96,6 +97,8 @@ def test_mixed_dtypes(fake_metal):
     assert result.data.dtype == result.bias.dtype == np.float16
     assert_close(result.data, expected.data)
     assert_close(result.bias, expected.bias)
+    wide = Device().neuron_gradient(gradient.astype(np.float64), x, jmn.Neuron.gelu())  # JAX's float32
+    assert_close(wide.data, apple.neuron_gradient(gradient, x, jmn.Neuron.gelu(), None, 1.0).data)
 
 
 def pages(shape):
@@ -122,6 +125,44 @@ def test_other_arrays_are_copied(begin, fake_metal):
     y = Device().neuron(x, jmn.Neuron.gelu())
     assert fake_metal.counts["copies"] == 2
     assert_close(y, apple.neuron(x, jmn.Neuron.gelu(), None, 1.0))
+
+
+def test_whole_pages_of_what_is_not_contiguous(fake_metal):
+    """The copy that makes them so must live until the GPU is done with it."""
+    rows = mmap.PAGESIZE // 16
+    x = np.asarray(draw(0, (rows, 8)))[:, ::2]
+    y = Device().neuron(x, jmn.Neuron.gelu())
+    assert_close(y, apple.neuron(x, jmn.Neuron.gelu(), None, 1.0))
+    operands = [np.asarray(draw(1, (8, rows // 4, 4)))[::2], np.asarray(draw(2, (8, 4)))[::2]]
+    (y,) = Device().execute("neuron", operands, kind=NeuronType.TANH, matrix_axes=1)
+    (want,) = primitives.neuron_p.bind(
+        *map(jnp.asarray, operands), kind=NeuronType.TANH, lowering="inline", matrix_axes=1
+    )
+    assert_close(y, want, factor=2)
+
+
+def test_arguments_are_bound_by_the_indices_of_the_source(fake_metal, monkeypatch):
+    """Which the host and CUDA, that take buffers by position, do not see."""
+    good = device_module.source
+    monkeypatch.setattr(
+        device_module,
+        "source",
+        lambda kernel: (
+            good(kernel)
+            .replace("x_all [[buffer(1)]]", "x_all [[buffer(0)]]")
+            .replace("gradient_all [[buffer(0)]]", "gradient_all [[buffer(1)]]")
+        ),
+    )
+    gradient, x, bias = arrays((30, 6))
+    data = Device().neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias).data
+    monkeypatch.undo()
+    swapped = apple.neuron_gradient(x, gradient, jmn.Neuron.gelu(), bias, 1.0)
+    assert_close(data, swapped.data, factor=2)
+
+
+def test_before_macos_15(fake_metal):
+    fake_metal.faults["before macOS 15"] = "no math modes"
+    assert Device().neuron(np.zeros(3, np.float32), jmn.Neuron.gelu()).tolist() == [0, 0, 0]
 
 
 def test_results_outlive_their_device(fake_metal):
@@ -205,17 +246,18 @@ def test_without_a_gpu(fake_metal):
     fake_metal.faults["device"] = "none"
     with pytest.raises(MetalError, match="Metal finds no GPU"):
         Device()
+    fake_metal.faults["newCommandQueue"] = "none"
+    with pytest.raises(MetalError, match="gives no command queue"):
+        Device()
     fake_metal.faults["device"] = "none"
     assert "Metal finds no GPU" in problem()
     assert problem() == ""  # and is found again
 
 
 def test_a_compile_error_shows_the_log_and_the_line(fake_metal, monkeypatch):
-    import jax_mps_neuron.metal.device as module
-
-    good = module.source(Kernel(NeuronType.TANH, forward=True))
+    good = device_module.source(Kernel(NeuronType.TANH, forward=True))
     broken = good.replace("return p.a * tanh(p.b * z);", "return p.a * tanh(p.b * zz);")
-    monkeypatch.setattr(module, "source", lambda kernel: broken)
+    monkeypatch.setattr(device_module, "source", lambda kernel: broken)
     device = Device()
     with pytest.raises(MetalError) as error:
         device.neuron(np.ones(3, np.float32), jmn.Neuron.tanh())
@@ -231,21 +273,29 @@ def test_a_compile_error_shows_the_log_and_the_line(fake_metal, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("fault", "how", "message"),
     [
-        ("newLibrary", "does not compile on .*:\nbroken"),
-        ("newPipeline", "gives no pipeline on .*: broken"),
-        ("newBuffer", "has no memory for the result, 12 bytes"),
-        ("execution", "neuron_forward_gelu_float failed on .*: broken"),
+        ("newLibrary", "broken", "does not compile on .*:\nbroken"),
+        (
+            "newFunction",
+            "broken",
+            "the library of neuron_gradient_gelu_float_bias_bias_gradient has no function",
+        ),
+        ("newPipeline", "broken", "gives no pipeline on .*: broken"),
+        ("newBuffer", "0", "has no memory for the result, 3600 bytes"),
+        ("newBuffer", "1", "has no memory for the partial sums, 48 bytes"),
+        ("newBuffer", "2", "has no memory for the sums, 24 bytes"),
+        ("execution", "broken", "neuron_gradient_gelu_float_bias_bias_gradient failed on .*: broken"),
     ],
 )
-def test_a_fault_says_what_and_passes(fault, message, fake_metal):
+def test_a_fault_says_what_and_passes(fault, how, message, fake_metal):
     device = Device()
-    x = np.zeros(3, np.float32)
-    fake_metal.faults[fault] = "broken"
+    gradient, x, bias = arrays((150, 6))
+    fake_metal.faults[fault] = how
     with pytest.raises(MetalError, match=message):
-        device.neuron(x, jmn.Neuron.gelu())
-    assert device.neuron(x, jmn.Neuron.gelu()).tolist() == [0, 0, 0]
+        device.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias)
+    data = device.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias).data
+    assert_close(data, apple.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias, 1.0).data, factor=2)
 
 
 def test_too_long_for_a_buffer(fake_metal, monkeypatch):
@@ -259,6 +309,10 @@ def test_arguments_are_checked_as_in_jax(fake_metal):
     x = np.zeros((3, 4), np.float32)
     with pytest.raises(ValueError, match=r"bias has shape \(3,\), but x has 4 channels"):
         device.neuron(x, jmn.Neuron.gelu(), np.zeros(3))
+    with pytest.raises(TypeError, match=r"x is \[\[1.0\]\]; it may be an array"):
+        device.neuron([[1.0]], jmn.Neuron.gelu())
+    with pytest.raises(TypeError, match=r"gradient is \[1.0\]; it may be an array"):
+        device.neuron_gradient([1.0], x, jmn.Neuron.gelu())
     with pytest.raises(TypeError, match="x has dtype int32"):
         device.neuron(np.zeros(3, np.int32), jmn.Neuron.gelu())
     with pytest.raises(ValueError, match=r"gradient has shape \(4,\); it may be x's, \(3, 4\)"):

@@ -113,9 +113,10 @@ def test_a_tall_matrix(hosts):
 
 
 def test_a_long_flat_array(hosts):
-    """Several threadgroups of the flat path, with and without a ragged end."""
-    for size in (16384, 3 * 16384 + 4, 2 * 16384 + 7):
-        check(hosts("float32"), zoo.neurons()["tanh"], "float32", (1, 1, size))
+    """Several threadgroups of the flat path, with a ragged end at any step of theirs and without."""
+    for size in (16384, 3 * 16384 + 4, 2 * 16384 + 7, 2055, 14343):
+        for dtype in ("float32", "float16"):
+            check(hosts(dtype), zoo.neurons()["tanh"], dtype, (1, 1, size))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -176,6 +177,21 @@ MUTATIONS = {
         "strip += kSumAhead * kThreadsY + 1",
         "prelu",
     ),
+    "a ragged end that is always the first step's": (
+        "p.left - k * p.step : p.left",
+        "p.left - 0 * k : p.left",
+        "gelu",
+    ),
+    "vectors beyond a ragged end": (
+        "p.whole = aligned && p.left >= (kFlatSteps - 1) * p.step + kColumns;",
+        "p.whole = aligned && p.left >= kColumns;",
+        "gelu",
+    ),
+    "a sum written past the end": (
+        "if (ty == 0) {\n    Four total = mine;",
+        "if (ty == 0) {\n    Four total = mine;\n    partials[left] = 0.0f;",
+        "prelu",
+    ),
     "a barrier of the wrong memory": ("mem_flags::mem_threadgroup", "mem_flags::mem_none", "prelu"),
 }
 
@@ -189,7 +205,7 @@ def test_a_broken_kernel_is_noticed(mutation, tmp_path):
     host = build.Host(build.compile_kernels(text.replace(before, after), tmp_path, "broken"))
 
     def suite():
-        for shape in ((2, 7, 5), (2, 300, 6), (2, 40, 8), (1, 129 * 128, 1)):
+        for shape in ((2, 7, 5), (2, 300, 6), (2, 40, 8), (1, 129 * 128, 1), (1, 1, 2055)):
             for order in (0, 1, 2):
                 check(host, zoo.neurons(shape[-1])[name], "float32", shape, order)
 

@@ -21,7 +21,7 @@ FLAGS = ["-x", "c++", "-std=c++14", "-ffreestanding", "-nostdinc", f"-I{LINT}", 
 FLAGS += ["-Wall", "-Wextra", "-Wno-unknown-attributes", "-Wno-ignored-attributes"]
 
 # In a function clang has address spaces on static variables alone, and an explicit instantiation has no
-# attributes: Metal's are in the Metal Shading Language Specification, 4.5 and 5.1.
+# attributes; Metal has both (Metal Shading Language Specification: threadgroup address space; host_name).
 DIFFERENCES = {
     "  template [[host_name(#name)]] [[kernel]] decltype": "  template decltype",
     "(T, name, size) threadgroup T": "(T, name, size) static threadgroup T",
@@ -55,6 +55,7 @@ MISTAKES = {
         "device const float* other",
         "cannot initialize",
     ),
+    "a variable named like a type": ("float t = 1.0f", "float half = 1.0f", "cannot combine"),
     "a double": ("float t = 1.0f", "double t = 1.0f", "poisoned"),
     "a standard header": ("namespace neuron {", "#include <cmath>\nnamespace neuron {", "file not found"),
     "C++17": ("if (kBias) bias", "if constexpr (kBias) bias", "C++17"),

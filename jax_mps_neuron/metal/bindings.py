@@ -42,10 +42,13 @@ class Memory:
         self._mode = metal.MTLResourceStorageModeShared
 
     def of(self, name: str, array: np.ndarray) -> Any:
-        """A buffer with an array's bytes: the array's own memory where Metal can take it, else a copy."""
+        """A buffer with an array's bytes: its own memory, which is then to be kept, where Metal can take
+        it; else a copy."""
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         self._check_length(name, raw.nbytes)
-        if raw.ctypes.data % mmap.PAGESIZE == 0 and raw.nbytes % mmap.PAGESIZE == 0:
+        # What ascontiguousarray made ends with this function.
+        whole_pages = raw.ctypes.data % mmap.PAGESIZE == 0 and raw.nbytes % mmap.PAGESIZE == 0
+        if array.flags.c_contiguous and whole_pages:
             buffer = self._device.newBufferWithBytesNoCopy_length_options_deallocator_(
                 raw, raw.nbytes, self._mode, None
             )

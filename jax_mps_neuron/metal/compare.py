@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,12 +90,16 @@ def edges(device: Device) -> list[Edge]:
 
 
 def report(device: Device) -> str:
-    """Both comparisons as a table."""
+    """Both comparisons as a table; what one type raises does not keep the others from it."""
     lines = ["type          dtype       y        data     bias"]
     for kind in KINDS:
         for dtype in ("float32", "float16"):
-            d = difference(device, kind, dtype)
-            lines.append(f"{kind.name.lower():<13} {dtype:<9} {d.y:8.1e} {d.data:8.1e} {d.bias:8.1e}")
+            line = f"{kind.name.lower():<13} {dtype:<9}"
+            try:
+                d = difference(device, kind, dtype)
+                lines.append(f"{line} {d.y:8.1e} {d.data:8.1e} {d.bias:8.1e}")
+            except MetalError as error:
+                lines.append(f"{line} {error}")
     lines += ["", "f'(z) at the bends   z    Apple's     ours"]
     for e in edges(device):
         mark = "" if e.apples == e.ours else "  differs"
@@ -104,9 +110,20 @@ def report(device: Device) -> str:
 # Apple's classes
 
 
+@contextlib.contextmanager
+def _in_pool(device: Device, name: str) -> Iterator[None]:
+    """An autorelease pool; what Objective-C throws in it becomes a MetalError."""
+    _, objc = bindings()
+    try:
+        with device.pool():
+            yield
+    except objc.error as error:
+        raise MetalError(f"{name} failed: {error}") from error
+
+
 def apples(device: Device, x: np.ndarray, neuron: Neuron, bias: np.ndarray, alpha: float) -> np.ndarray:
     """y of MPSMatrixNeuron. x: [rows, channels], bias: [channels]; float32 or float16."""
-    with device.pool():
+    with _in_pool(device, "MPSMatrixNeuron"):
         mps = _shaders()
         kernel = _kernel(mps.MPSMatrixNeuron, device, neuron, alpha)
         y = device.memory.new("y", x.size, x.dtype)
@@ -122,7 +139,7 @@ def apples_gradient(
     device: Device, gradient: np.ndarray, x: np.ndarray, neuron: Neuron, bias: np.ndarray, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The data and the bias gradient of MPSMatrixNeuronGradient. Shapes and dtypes as `apples`."""
-    with device.pool():
+    with _in_pool(device, "MPSMatrixNeuronGradient"):
         mps = _shaders()
         kernel = _kernel(mps.MPSMatrixNeuronGradient, device, neuron, alpha)
         data = device.memory.new("data", x.size, x.dtype)

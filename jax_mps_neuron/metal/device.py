@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ..descriptor import Neuron, NeuronType
-from ..operands import Operands, prepare, prepare_gradient
+from ..operands import Operands, prepare, prepare_gradient, require_array
 from ..reference import NeuronGradient
 from .bindings import Memory, MetalError, bindings, words
 from .kernel import DTYPES, SUM_NAME, Kernel, launch_for, source
@@ -91,6 +91,7 @@ class Device:
           TypeError, ValueError: as `jax_mps_neuron.neuron`, and TypeError for another dtype.
           MetalError: the kernel did not compile or did not run.
         """
+        require_array("x", x)  # jit would look inside of a list
         checked = jax.eval_shape(_check, x, neuron, bias, alpha)  # once for each signature
         operands = _operands(np.asarray(x, checked.x.dtype), neuron, bias, alpha)
         return self.execute("neuron", operands, kind=neuron.type)[0]
@@ -114,6 +115,8 @@ class Device:
           TypeError, ValueError: as `jax_mps_neuron.neuron_gradient`, and TypeError for another dtype.
           MetalError: the kernel did not compile or did not run.
         """
+        require_array("gradient", gradient)
+        require_array("x", x)
         checked = jax.eval_shape(_check_gradient, gradient, x, neuron, bias, alpha)
         dtype = checked.x.dtype  # of gradient and x, that which holds both
         data, *sums = self.execute(
@@ -201,20 +204,23 @@ class Device:
                 self.memory.new("the partial sums", launch.partials, f32) if wanted else None
                 for wanted in (kernel.bias_gradient, kernel.slope_gradient)
             ]
+            wanted = [partial for partial in partials if partial is not None]
+            sums = wanted
+            if launch.strips > 1:
+                sums = [self.memory.new("the sums", matrices * channels, f32) for _ in wanted]
             buffers += [y.buffer] + ([] if kernel.forward else [p and p.buffer for p in partials])
+            # From here on nothing may fail: Metal ends the process over an encoder that is not ended.
             commands = self.queue.commandBuffer()
             encoder = commands.computeCommandEncoder()
             self._dispatch(
                 encoder, pipelines[kernel.name], buffers, launch.constants, launch.grid, launch.threads
             )
-            sums = [partial for partial in partials if partial is not None]
             if launch.strips > 1:
-                for i, partial in enumerate(sums):
-                    sums[i] = self.memory.new("the sums", matrices * channels, f32)
+                for partial, total in zip(wanted, sums, strict=True):
                     self._dispatch(
                         encoder,
                         pipelines[SUM_NAME],
-                        [partial.buffer, sums[i].buffer],
+                        [partial.buffer, total.buffer],
                         launch.constants,
                         launch.sum_grid,
                         launch.sum_threads,

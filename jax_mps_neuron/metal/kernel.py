@@ -92,10 +92,11 @@ def source(*kernels: Kernel) -> str:
 
     Compile it with fast math off: NaN, infinities and the comparisons at a bend depend on it.
     """
-    include = '#include "neuron_math.h"\n'
-    before, after = _read("neuron_gradient.metal").split(include)
+    text = _read("neuron_gradient.metal")
+    for name in ("neuron_math.h", "neuron_four.h"):
+        text = text.replace(f'#include "{name}"\n', _read(name))
     lines = "".join(kernel.instantiation for kernel in dict.fromkeys(kernels))
-    return before + _read("neuron_math.h") + after + "\n" + lines + SUM_INSTANTIATION
+    return text + "\n" + lines + SUM_INSTANTIATION
 
 
 @dataclasses.dataclass(frozen=True)

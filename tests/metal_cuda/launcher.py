@@ -101,3 +101,4 @@ class Gpu(build.Host):
             if pointer is not None:
                 self.driver.download(pointer, buffer.memory)
                 self.driver.call("cuMemFree_v2", pointer)
+        build.check_guards(buffers)

@@ -3,7 +3,8 @@
 A library's source is compiled by the host's compiler, unmodified, and a dispatch runs its threads as
 ../metal_host/ does. What Metal forbids, or leaves to the caller, is an AssertionError here: objects made
 outside of an autorelease pool, an encoder that is not ended, fast math left on, constants over 4 kB,
-no-copy memory that is no whole pages. New memory is full of NaN, and nothing may be written beside it.
+no-copy memory that is no whole pages or is gone before the GPU reads it. A kernel gets its arguments by
+the indices in its source. New memory is full of NaN, and nothing may be written beside it.
 
 `faults` makes the next call of that name fail: {"newLibrary": "its log", "execution": "its error", ...}.
 `counts` counts what the GPU was asked to do.
@@ -17,6 +18,7 @@ import os
 import re
 import tempfile
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +66,10 @@ class MTLCompileOptions:
         return self
 
     def respondsToSelector_(self, selector):  # noqa: N802
-        return selector == "setMathMode:"
+        return selector == "setMathMode:" and "before macOS 15" not in faults
+
+    def setFastMathEnabled_(self, enabled):  # noqa: N802
+        self.exact = not enabled
 
     def setMathMode_(self, mode):  # noqa: N802
         self.exact = mode == MTLMathModeSafe
@@ -81,7 +86,7 @@ class _Device:
         return 2**34
 
     def newCommandQueue(self):  # noqa: N802
-        return _Queue()
+        return None if faults.pop("newCommandQueue", None) else _Queue()
 
     def newLibraryWithSource_options_error_(self, source, options, error):  # noqa: N802
         assert error is None
@@ -93,7 +98,7 @@ class _Device:
         if "newLibrary" in faults:
             return None, _Error(faults.pop("newLibrary"))
         try:
-            return _Library(_compiled(source)), None
+            return _Library(_compiled(source), source), None
         except RuntimeError as failure:
             log = re.sub(r"\S+\.metal:(?=\d+:)", "program_source:", str(failure))
             return None, _Error(f"program_source compilation failed: \n{log}")
@@ -107,7 +112,12 @@ class _Device:
     def newBufferWithLength_options_(self, length, options):  # noqa: N802
         assert length > 0
         assert options == MTLResourceStorageModeShared
-        return None if faults.pop("newBuffer", None) else _Buffer(length)
+        if "newBuffer" in faults:
+            left = int(faults.pop("newBuffer"))  # how many go well before
+            if left == 0:
+                return None
+            faults["newBuffer"] = str(left - 1)
+        return _Buffer(length)
 
     def newBufferWithBytes_length_options_(self, source, length, options):  # noqa: N802
         assert options == MTLResourceStorageModeShared
@@ -124,15 +134,20 @@ class _Device:
         assert length % mmap.PAGESIZE == 0
         if faults.pop("noCopy", None):
             return None
-        return _Buffer(length, view)
+        return _Buffer(length, source)
 
 
 class _Buffer:
-    """Its bytes are pages of NaN between guards, unless they are another's."""
+    """Its bytes are pages of NaN between guards, unless they are another's, whom it does not keep alive."""
 
-    def __init__(self, length, view=None):
+    def __init__(self, length, source=None):
         self.guards = ()
-        if view is None:
+        if source is not None:
+            self.owner = weakref.ref(source if source.base is None else _owner(source))
+            memory = (ctypes.c_uint8 * length).from_address(source.ctypes.data)
+            view = np.frombuffer(memory, np.uint8)
+        else:
+            self.owner = None
             inside = -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
             pages = np.frombuffer(mmap.mmap(-1, inside + 2 * mmap.PAGESIZE), np.uint8)
             pages[:] = 0xA5
@@ -149,18 +164,32 @@ class _Buffer:
         return memoryview(self.bytes)[:length]
 
 
+def _owner(array):
+    """The array whose memory another is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
 class _Library:
-    def __init__(self, library):
+    def __init__(self, library, source):
         self.library = library
+        kernels = re.findall(r"^void (\w+)\((.*?)\) {", source, re.MULTILINE | re.DOTALL)
+        self.indices = {
+            name: [int(index) for index in re.findall(r"\[\[buffer\((\d+)\)\]\]", parameters)]
+            for name, parameters in kernels
+        }
 
     def newFunctionWithName_(self, name):  # noqa: N802
-        function = getattr(self.library, name, None)
-        return function and (function, self.library)
+        if faults.pop("newFunction", None):
+            return None
+        (template,) = (template for template in self.indices if name.startswith(f"neuron_{template}"))
+        return getattr(self.library, name), self.indices[template], self.library
 
 
 class _Pipeline:
     def __init__(self, function):
-        self.function, self.library = function
+        self.function, self.indices, self.library = function
 
 
 class _Queue:
@@ -230,12 +259,16 @@ class _Encoder:
     def endEncoding(self):  # noqa: N802
         self.ended = True
 
+    def __del__(self):
+        counts["encoders not ended"] += not self.ended  # which ends the process on a Mac
+
 
 def _run(pipeline, bound, groups, threads):
     counts["dispatches"] += 1
-    pointers = (ctypes.c_void_p * 31)(
-        *(bound[i].bytes.ctypes.data if i in bound else None for i in range(31))
-    )
+    for index, buffer in bound.items():
+        assert buffer.owner is None or buffer.owner() is not None, f"the memory of buffer {index} is gone"
+    addresses = [bound[i].bytes.ctypes.data if i in bound else None for i in pipeline.indices]
+    pointers = (ctypes.c_void_p * len(addresses))(*addresses)
     to_c = lambda size: (ctypes.c_uint32 * 3)(*size)  # noqa: E731
     with _launching:
         failed = pipeline.library.shim_launch(

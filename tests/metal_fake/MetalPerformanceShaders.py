@@ -5,6 +5,7 @@ import types
 
 import apple
 import numpy as np
+import objc
 
 from jax_mps_neuron import Neuron, NeuronType
 
@@ -53,7 +54,8 @@ class _Kernel(_Allocated):
         return self
 
     def setNeuronType_parameterA_parameterB_parameterC_(self, kind, a, b, c):  # noqa: N802
-        assert kind != NeuronType.PRELU, "an exception on a Mac"
+        if kind == NeuronType.PRELU:
+            raise objc.error("NSInvalidArgumentException - PReLU has parameters for each channel")
         self.neuron = Neuron(NeuronType(kind), a, b, c)
 
     def setNeuronToPReLUWithParametersA_(self, slopes):  # noqa: N802

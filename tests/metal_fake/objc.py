@@ -6,6 +6,10 @@ import threading
 pools = threading.local()
 
 
+class error(Exception):  # noqa: N801, N818
+    """What an NSException becomes."""
+
+
 @contextlib.contextmanager
 def autorelease_pool():
     pools.depth = getattr(pools, "depth", 0) + 1

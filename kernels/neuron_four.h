@@ -1,0 +1,164 @@
+// One element of a neuron, and four neighbouring ones, which a GPU's thread works on at a time. Metal (and CUDA
+// and C++ by the tests' `metal_stdlib`); included by neuron_gradient.metal after neuron_math.h.
+
+#ifndef NEURON_FOUR_H
+#define NEURON_FOUR_H
+
+namespace neuron {
+
+// ---- one element ------------------------------------------------------------------------------
+
+template <typename Op>
+struct HasSlope {
+  static constant constexpr bool value = false;
+};
+template <>
+struct HasSlope<Prelu> {
+  static constant constexpr bool value = true;
+};
+
+template <typename Op>
+struct HasNatural {
+  static constant constexpr bool value = false;
+};
+template <>
+struct HasNatural<Exponential> {
+  static constant constexpr bool value = true;
+};
+template <>
+struct HasNatural<Logarithm> {
+  static constant constexpr bool value = true;
+};
+
+// alpha, a, b, c of a matrix. Exponential and Logarithm change their form where c stands for e, the same way
+// for a whole matrix.
+struct Scalars {
+  float alpha;
+  Parameters<float> p;
+  bool natural;
+};
+
+NEURON_INLINE Scalars scalars_of(device const float* scalars) {
+  Scalars s;
+  s.alpha = scalars[0];
+  s.p.a = scalars[1];
+  s.p.b = scalars[2];
+  s.p.c = scalars[3];
+  s.natural = s.p.c == -1.0f;
+  return s;
+}
+
+template <typename Op>
+NEURON_INLINE float value(float z, float slope, Scalars s) {
+  if (HasSlope<Op>::value) s.p.a = slope;
+  if (HasNatural<Op>::value && s.natural) return Natural<Op>::Type::value(z, s.p);
+  return Op::value(z, s.p);
+}
+
+template <typename Op>
+NEURON_INLINE float derivative(float z, float slope, Scalars s) {
+  if (HasSlope<Op>::value) s.p.a = slope;
+  if (HasNatural<Op>::value && s.natural) return Natural<Op>::Type::derivative(z, s.p);
+  return Op::derivative(z, s.p);
+}
+
+// ---- memory -----------------------------------------------------------------------------------
+
+struct Four {
+  float v0, v1, v2, v3;
+};
+
+// kWhole: all four are there, at an address that a vector may be read from. Else only the first `left` may be
+// read, and the others are 0.
+template <bool kWhole, typename S>
+NEURON_INLINE Four load(device const S* p, ulong left) {
+  Four r = {0.0f, 0.0f, 0.0f, 0.0f};
+  if (kWhole) {
+    metal::vec<S, 4> v = *reinterpret_cast<device const metal::vec<S, 4>*>(p);
+    r.v0 = float(v.x);
+    r.v1 = float(v.y);
+    r.v2 = float(v.z);
+    r.v3 = float(v.w);
+  } else {
+    if (left > 0) r.v0 = float(p[0]);
+    if (left > 1) r.v1 = float(p[1]);
+    if (left > 2) r.v2 = float(p[2]);
+    if (left > 3) r.v3 = float(p[3]);
+  }
+  return r;
+}
+
+template <bool kWhole, typename S>
+NEURON_INLINE void store(device S* p, ulong left, Four r) {
+  if (kWhole) {
+    metal::vec<S, 4> v;
+    v.x = S(r.v0);
+    v.y = S(r.v1);
+    v.z = S(r.v2);
+    v.w = S(r.v3);
+    *reinterpret_cast<device metal::vec<S, 4>*>(p) = v;
+  } else {
+    if (left > 0) p[0] = S(r.v0);
+    if (left > 1) p[1] = S(r.v1);
+    if (left > 2) p[2] = S(r.v2);
+    if (left > 3) p[3] = S(r.v3);
+  }
+}
+
+// ---- four elements ----------------------------------------------------------------------------
+
+NEURON_INLINE Four arguments(Four x, Four bias, Scalars s) {
+  Four z;
+  z.v0 = s.alpha * x.v0 + bias.v0;
+  z.v1 = s.alpha * x.v1 + bias.v1;
+  z.v2 = s.alpha * x.v2 + bias.v2;
+  z.v3 = s.alpha * x.v3 + bias.v3;
+  return z;
+}
+
+template <typename Op>
+NEURON_INLINE Four values(Four z, Four slope, Scalars s) {
+  Four y;
+  y.v0 = value<Op>(z.v0, slope.v0, s);
+  y.v1 = value<Op>(z.v1, slope.v1, s);
+  y.v2 = value<Op>(z.v2, slope.v2, s);
+  y.v3 = value<Op>(z.v3, slope.v3, s);
+  return y;
+}
+
+// f'(z) * gradient
+template <typename Op>
+NEURON_INLINE Four derivatives(Four z, Four slope, Four gradient, Scalars s) {
+  Four d;
+  d.v0 = derivative<Op>(z.v0, slope.v0, s) * gradient.v0;
+  d.v1 = derivative<Op>(z.v1, slope.v1, s) * gradient.v1;
+  d.v2 = derivative<Op>(z.v2, slope.v2, s) * gradient.v2;
+  d.v3 = derivative<Op>(z.v3, slope.v3, s) * gradient.v3;
+  return d;
+}
+
+NEURON_INLINE Four scaled(Four v, float by) {
+  Four r = {v.v0 * by, v.v1 * by, v.v2 * by, v.v3 * by};
+  return r;
+}
+
+NEURON_INLINE Four sum(Four a, Four b) {
+  Four r = {a.v0 + b.v0, a.v1 + b.v1, a.v2 + b.v2, a.v3 + b.v3};
+  return r;
+}
+
+// What an element adds to the slope gradient.
+NEURON_INLINE Four slope_terms(Four z, Four gradient) {
+  Four r = {Prelu::slope_derivative(z.v0) * gradient.v0, Prelu::slope_derivative(z.v1) * gradient.v1,
+            Prelu::slope_derivative(z.v2) * gradient.v2, Prelu::slope_derivative(z.v3) * gradient.v3};
+  return r;
+}
+
+NEURON_INLINE Four zeros() {
+  Four r = {0.0f, 0.0f, 0.0f, 0.0f};
+  return r;
+}
+
+}  // namespace neuron
+
+#endif  // NEURON_FOUR_H
