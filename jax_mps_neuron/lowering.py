@@ -109,7 +109,8 @@ def _lower(
     platforms = ["cpu"] if on_cpu else [name for name in lowered_for if name != "cpu"]
     routes = {route(platform, lowering)[0] for platform in platforms}
     if "inline" in routes:
-        inline = partial(function, kind=kind, **attributes)
+        on_gpu = all(platform in ("cuda", "rocm") for platform in platforms)
+        inline = partial(function, kind=kind, sums_apart=on_gpu, **attributes)
         return mlir.lower_fun(inline, multiple_results=True)(ctx, *operands)
     if "metal" in routes:
         return _call_back(ctx, platforms[0], target, operands, {"kind": kind, **attributes})

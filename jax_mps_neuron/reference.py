@@ -101,13 +101,24 @@ def backward(
     bias_gradient: bool,
     slope_gradient: bool,
     matrix_axes: int = 0,
+    sums_apart: bool = False,
 ) -> tuple[Array, ...]:
-    """What `neuron_gradient_p` computes."""
+    """What `neuron_gradient_p` computes.
+
+    sums_apart: compute f' for the sums once more, where XLA would rather write f'(z) * gradient to memory
+    in float32 and read it back: on GPUs, in 16-bit types, it takes that for the cheaper way if f' is
+    costly, and is wrong by a factor of two. In one kernel with the data gradient both are computed.
+    """
     z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes)
     g = gradient.astype(z.dtype)
     d = formulas.derivative(kind, z, *parameters) * g
     rows = tuple(range(matrix_axes, x.ndim - 1))
     results = [(alpha * d).astype(x.dtype)]
+    costly = kind in (NeuronType.GELU, NeuronType.POWER) and x.dtype.itemsize == 2
+    if sums_apart and costly and (bias_gradient or slope_gradient):
+        x, gradient = lax.optimization_barrier((x, gradient))
+        z, _, parameters = _argument(x, scalars, bias, slope, matrix_axes)
+        d = formulas.derivative(kind, z, *parameters) * gradient.astype(z.dtype)
     if bias_gradient:
         results.append(jnp.sum(d, rows))
     if slope_gradient:

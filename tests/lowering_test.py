@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import zoo
 from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import native
+from jax_mps_neuron import native, primitives
 from jax_mps_neuron.lowering import route
 
 GELU = jmn.Neuron.gelu()
@@ -98,6 +99,38 @@ def test_inline_keeps_to_what_metal_plugins_legalize(name, x_dtype):
 
 
 # The compiled program
+
+
+@pytest.mark.parametrize(
+    ("platform", "name", "x_dtype", "barriers"),
+    [
+        ("cuda", "gelu", "bfloat16", 1),
+        ("rocm", "power", "float16", 1),
+        ("cuda", "gelu", "float32", 0),
+        ("cuda", "tanh", "bfloat16", 0),
+        ("METAL", "gelu", "float16", 0),
+    ],
+)
+def test_sums_of_costly_types_are_apart_on_gpus(platform, name, x_dtype, barriers):
+    """Else XLA writes f'(z) * gradient in float32 and reads it back: benchmarks/inline_on_gpu.py."""
+    x = jnp.asarray(X, x_dtype)
+    neuron = zoo.neurons()[name]
+    text = lowered(lambda g, x, b: backward(g, x, b, "inline", neuron), x, x, B, platforms=(platform,))
+    assert text.count("optimization_barrier") == barriers
+
+
+@pytest.mark.parametrize("name", ["gelu", "power"])
+def test_sums_apart_are_the_same_sums(name):
+    neuron = zoo.neurons()[name]
+    operands = [draw(i, (20, 6), "bfloat16") for i in range(2)]
+    operands += [jnp.asarray([1.25, neuron.a, neuron.b, neuron.c], "float32"), draw(2, (6,))]
+    parameters = {"kind": neuron.type, "bias_gradient": True, "slope_gradient": False, "matrix_axes": 0}
+    together, apart = (
+        jax.jit(partial(primitives._backward, sums_apart=way, **parameters))(*operands)
+        for way in (False, True)
+    )
+    for a, b in zip(together, apart, strict=True):
+        assert_close(a, np.asarray(b, np.float64))
 
 
 def mlp(weights, x, lowering):
