@@ -31,13 +31,19 @@ namespace neuron {
 
 // What neuron_math.h is made of. `precise`, as the fast versions lose subnormals, infinities and NaN.
 NEURON_INLINE float exp(float x) { return metal::precise::exp(x); }
+NEURON_INLINE float exp_negative(float x) { return exp(x); }
 NEURON_INLINE float log(float x) { return metal::precise::log(x); }
 NEURON_INLINE float pow(float x, float y) { return metal::precise::pow(x, y); }
-NEURON_INLINE float exp2(float x) { return metal::precise::exp2(x); }
-NEURON_INLINE float log2(float x) { return metal::precise::log2(x); }
-NEURON_INLINE float copysign(float x, float y) { return metal::copysign(x, y); }
 NEURON_INLINE float fabs(float x) { return metal::fabs(x); }
-NEURON_INLINE float floor(float x) { return metal::floor(x); }
+// As pow, but for |x| = 1 to the power of infinity and -infinity to a power that is no integer, which are NaN. At a
+// third of pow's price. y is the same for a whole matrix, and so is the branch taken.
+NEURON_INLINE float coarse_pow(float x, float y) {
+  if (metal::floor(y) != y) return metal::precise::exp2(y * metal::precise::log2(x));
+  if (y == 0.0f) return 1.0f;
+  float r = metal::precise::exp2(y * metal::precise::log2(metal::fabs(x)));
+  float halved = 0.5f * y;
+  return metal::floor(halved) != halved ? metal::copysign(r, x) : r;
+}
 NEURON_INLINE float tanh(float x) { return metal::precise::tanh(x); }
 // e^x - 1 for x <= 0, where 1 - tanh does not cancel.
 NEURON_INLINE float expm1(float x) {

@@ -3,9 +3,10 @@
 //
 // This file is compiled as C++, as CUDA and as Metal, and keeps to what all three allow: no pointers,
 // no references, no inheritance, no double literals. It includes nothing. Before it, namespace
-// NEURON_NAMESPACE must declare for each T in use (float; in C++ also double) the elementary functions
-//   fabs, exp, expm1 (used for x <= 0), log, pow, tanh; where CoarsePow is used, copysign, exp2, floor and
-//   log2
+// NEURON_NAMESPACE must declare for each T in use (float; in C++ double and a vector of floats, whose comparisons
+// are masks that its own select takes) the elementary functions
+//   fabs, exp, exp_negative (exp for x <= 0), expm1 (used for x <= 0), log, pow, tanh, and coarse_pow where
+//   results have 16 bits
 // and for double, whose accuracy the polynomials below do not reach, also
 //   log1p_unit, normal_tail, inverse_sqrt_2pi.
 
@@ -22,27 +23,31 @@
 
 namespace NEURON_NAMESPACE {
 
+template <typename T>
+NEURON_INLINE T select(bool which, T a, T b) { return which ? a : b; }
+
 // ---- special functions ------------------------------------------------------------------------
 
-// log(1 + x) on [0, 1]. With s = x / (2 + x) it is 2 atanh(s), and atanh(s) / s is a polynomial in
-// s^2 on [0, 1/9]: minimax in relative error, 4e-9.
-NEURON_INLINE float log1p_unit(float x) {
-  float s = x / (2.0f + x);
-  float q = s * s;
-  float p = 0.140891626f;
+// log(1 + x) on [0, 1]. With s = x / (2 + x) it is 2 atanh(s) = 2s + 2 s^3 p(s^2), p minimax to 4e-9 of the whole,
+// and 2s is x - s x, which leaves all rounding but the last to a small term.
+template <typename T>
+NEURON_INLINE T log1p_unit(T x) {
+  T s = x / (2.0f + x);
+  T q = s * s;
+  T p = 0.140891626f;
   p = p * q + 0.139803022f;
   p = p * q + 0.200124547f;
   p = p * q + 0.333331585f;
-  p = p * q + 1.0f;
-  return 2.0f * s * p;
+  return x - s * (x - (q + q) * p);
 }
 
 // Phi(-r) for r >= 0, given e = exp(-r^2 / 2). Phi(-r) / e is half the scaled complementary error
 // function of r / sqrt(2); with t = 1 / (1 + 0.3125 r) it is t times a polynomial in t, minimax in
 // relative error on 0 <= r <= 14.5, 1e-8. The tail keeps its relative accuracy where 1 + erf cancels.
-NEURON_INLINE float normal_tail(float r, float e) {
-  float t = 1.0f / (1.0f + 0.3125f * r);
-  float p = -0.0190283358f;
+template <typename T>
+NEURON_INLINE T normal_tail(T r, T e) {
+  T t = 1.0f / (1.0f + 0.3125f * r);
+  T p = -0.0190283358f;
   p = p * t + 0.0914462209f;
   p = p * t - 0.151106492f;
   p = p * t + 0.0742964968f;
@@ -55,20 +60,20 @@ NEURON_INLINE float normal_tail(float r, float e) {
   return e * (p * t);
 }
 
-NEURON_INLINE float inverse_sqrt_2pi(float) { return 0.398942280f; }
+template <typename T>
+NEURON_INLINE T inverse_sqrt_2pi(T) { return 0.398942280f; }
 
 // The logistic function 1 / (1 + e^-z).
 template <typename T>
 NEURON_INLINE T logistic(T z) {
-  T e = exp(-fabs(z));
-  T r = T(1) / (T(1) + e);
-  return z >= T(0) ? r : e * r;
+  T e = exp_negative(-fabs(z));
+  return select(z >= T(0), T(1), e) / (T(1) + e);
 }
 
 // Its derivative, e^z / (e^z + 1)^2, which is even in z.
 template <typename T>
 NEURON_INLINE T logistic_derivative(T z) {
-  T e = exp(-fabs(z));
+  T e = exp_negative(-fabs(z));
   T r = T(1) / (T(1) + e);
   return e * r * r;
 }
@@ -91,9 +96,9 @@ struct None {
 
 struct Relu {
   template <typename T>
-  NEURON_INLINE T value(T z, Parameters<T> p) { return z >= T(0) ? z : p.a * z; }
+  NEURON_INLINE T value(T z, Parameters<T> p) { return select(z >= T(0), z, p.a * z); }
   template <typename T>
-  NEURON_INLINE T derivative(T z, Parameters<T> p) { return z >= T(0) ? T(1) : p.a; }
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return select(z >= T(0), T(1), p.a); }
 };
 
 struct Linear {
@@ -116,12 +121,12 @@ struct HardSigmoid {
   template <typename T>
   NEURON_INLINE T value(T z, Parameters<T> p) {
     T u = p.a * z + p.b;
-    return u < T(0) ? T(0) : (u > T(1) ? T(1) : u);
+    return select(u < T(0), T(0), select(u > T(1), T(1), u));
   }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T> p) {
     T u = p.a * z;
-    return (u >= -p.b && u <= T(1) - p.b) ? p.a : T(0);
+    return select(u >= -p.b, select(u <= T(1) - p.b, p.a, T(0)), T(0));
   }
 };
 
@@ -140,7 +145,7 @@ struct Absolute {
   NEURON_INLINE T value(T z, Parameters<T>) { return fabs(z); }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T>) {
-    return z > T(0) ? T(1) : (z < T(0) ? T(-1) : z);  // z is 0 or NaN here
+    return select(z > T(0), T(1), select(z < T(0), T(-1), z));  // z is 0 or NaN there
   }
 };
 
@@ -148,7 +153,7 @@ struct Softplus {
   template <typename T>
   NEURON_INLINE T value(T z, Parameters<T> p) {
     T u = p.b * z;
-    return p.a * ((u > T(0) ? u : T(0)) + log1p_unit(exp(-fabs(u))));
+    return p.a * (select(u > T(0), u, T(0)) + log1p_unit(exp_negative(-fabs(u))));
   }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a * p.b * logistic(p.b * z); }
@@ -166,9 +171,9 @@ struct Softsign {
 
 struct Elu {
   template <typename T>
-  NEURON_INLINE T value(T z, Parameters<T> p) { return z >= T(0) ? z : p.a * expm1(z); }
+  NEURON_INLINE T value(T z, Parameters<T> p) { return select(z >= T(0), z, p.a * expm1(z)); }
   template <typename T>
-  NEURON_INLINE T derivative(T z, Parameters<T> p) { return z >= T(0) ? T(1) : p.a * exp(z); }
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return select(z >= T(0), T(1), p.a * exp(z)); }
 };
 
 // ReLU with its own a for each channel.
@@ -179,18 +184,18 @@ struct Prelu {
   NEURON_INLINE T derivative(T z, Parameters<T> p) { return Relu::derivative(z, p); }
   // df/da, which the slope gradient sums over the rows.
   template <typename T>
-  NEURON_INLINE T slope_derivative(T z) { return z >= T(0) ? T(0) : z; }
+  NEURON_INLINE T slope_derivative(T z) { return select(z >= T(0), T(0), z); }
 };
 
 struct Relun {
   template <typename T>
   NEURON_INLINE T value(T z, Parameters<T> p) {
-    T r = z >= T(0) ? z : p.a * z;
-    return r >= p.b ? p.b : r;
+    T r = select(z >= T(0), z, p.a * z);
+    return select(r >= p.b, p.b, r);
   }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T> p) {
-    return z >= p.b ? T(0) : (z >= T(0) ? T(1) : p.a);
+    return select(z >= p.b, T(0), select(z >= T(0), T(1), p.a));
   }
 };
 
@@ -200,18 +205,17 @@ struct Pow {
   NEURON_INLINE T of(T x, T y) { return pow(x, y); }
 };
 
-// x^y to 2^-16 in float, more than a half or a bfloat can show, at a third of the price. As pow, but for
-// |x| = 1 to the power of infinity and -infinity to a power that is no integer, which are NaN. y is the same
-// for a whole matrix, and so is the branch taken.
+// x^y to 2^-16 in float, more than a half or a bfloat can show, for less.
 struct CoarsePow {
   template <typename T>
-  NEURON_INLINE T of(T x, T y) {
-    if (floor(y) != y) return exp2(y * log2(x));
-    if (y == T(0)) return T(1);
-    T r = exp2(y * log2(fabs(x)));
-    T halved = T(0.5f) * y;
-    return floor(halved) != halved ? copysign(r, x) : r;
-  }
+  NEURON_INLINE T of(T x, T y) { return coarse_pow(x, y); }
+};
+
+// x^N by multiplication, N from 0 to 3.
+template <int N>
+struct SmallPow {
+  template <typename T>
+  NEURON_INLINE T of(T x, T) { return N == 0 ? T(1) : N == 1 ? x : N == 2 ? x * x : x * x * x; }
 };
 
 template <typename P>
@@ -243,7 +247,7 @@ struct Logarithm {
   template <typename T>
   NEURON_INLINE T value(T z, Parameters<T> p) { return log(p.a * z + p.b) / log(p.c); }
   template <typename T>
-  NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a / (log(p.c) * (p.a * z + p.b)); }
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a / log(p.c) / (p.a * z + p.b); }
 };
 
 struct NaturalLogarithm {
@@ -259,15 +263,15 @@ struct Gelu {
   template <typename T>
   NEURON_INLINE T value(T z, Parameters<T>) {
     T r = fabs(z);
-    T tail = normal_tail(r, exp(T(-0.5f) * r * r));
-    return z * (z >= T(0) ? T(1) - tail : tail);
+    T tail = normal_tail(r, exp_negative(T(-0.5f) * r * r));
+    return z * select(z >= T(0), T(1) - tail, tail);
   }
   template <typename T>
   NEURON_INLINE T derivative(T z, Parameters<T>) {
     T r = fabs(z);
-    T e = exp(T(-0.5f) * r * r);
+    T e = exp_negative(T(-0.5f) * r * r);
     T tail = normal_tail(r, e);
-    return (z >= T(0) ? T(1) - tail : tail) + z * (e * inverse_sqrt_2pi(z));
+    return select(z >= T(0), T(1) - tail, tail) + z * (e * inverse_sqrt_2pi(z));
   }
 };
 

@@ -81,26 +81,31 @@ struct Arrays {
   }
 };
 
-// Columns a strip spans: their bias, slopes and sums stay in the first-level cache.
-constexpr int64_t kColumns = 1024;
+// Columns a strip spans: their bias, slopes and sums stay in the second-level cache at least. Rows that are cut
+// are read in pieces, which takes up to twice as long where pieces are short.
+constexpr int64_t kColumns = 8192;
 // Rows a strip spans: long enough that its sums cost nothing, short enough to keep many threads busy
 // and the rounding error of a running sum small.
-constexpr int64_t kRows = 128;
+constexpr int64_t kRows = 64;
+// Columns that short rows side by side make, and elements in a row where columns do not matter.
+constexpr int64_t kRepeated = 1024;
+constexpr int64_t kFlat = 1 << 16;
 // Elements below which another thread costs more than it brings (about 10 microseconds of work).
 constexpr int64_t kGrain = 1 << 15;
 
 // How each matrix is cut. A row is `repeat` channels-long rows side by side, so that few channels still
-// make long inner loops; the rows left over by that are the tail, done with the last strip. The cut
-// depends on shapes alone: sums do not depend on the number of threads.
+// make long inner loops, of whole vectors if possible; the rows left over by that are the tail, done with the last
+// strip. The cut depends on shapes alone: sums do not depend on the number of threads.
 struct Cut {
   explicit Cut(const Arrays& a) {
     const bool flat = !a.by_column();
     const int64_t elements = a.rows * a.channels;
-    repeat = flat ? 1 : std::max<int64_t>(1, std::min(kColumns / a.channels, a.rows));
+    repeat = flat ? 1 : std::max<int64_t>(1, std::min(kRepeated / a.channels, a.rows));
+    if (repeat > kMostLanes) repeat -= repeat % kMostLanes;
     width = flat ? elements : repeat * a.channels;
     rows = flat ? 1 : a.rows / repeat;
     tail = flat ? 0 : a.rows % repeat * a.channels;
-    tile = flat ? kColumns * kRows / 2 : kColumns;
+    tile = flat ? kFlat : kColumns;
     tiles = (width + tile - 1) / tile;
     strips = (rows + kRows - 1) / kRows;
   }
@@ -109,23 +114,32 @@ struct Cut {
   int64_t tile, tiles, strips;
 };
 
-// The working memory of a thread.
-struct Columns {
-  alignas(64) char bias[kColumns * sizeof(double)];
-  alignas(64) char slope[kColumns * sizeof(double)];
-  alignas(64) char bias_sum[kColumns * sizeof(double)];
-  alignas(64) char slope_sum[kColumns * sizeof(double)];
+// Numbers of a strip's columns, in the compute type, and what is past the last (strips.h).
+struct alignas(64) Numbers {
+  char of[(kColumns + 2 * kMostLanes) * sizeof(double)];
 };
 
+// The working memory of a thread.
+struct Columns {
+  Numbers bias, slope, bias_sum, slope_sum;
+};
+
+inline int64_t padded(int64_t width) { return width + 2 * kMostLanes; }
+
 // Columns [first, first + width) of a per-channel operand, repeated; zeros if it is absent.
-inline const void* columns(const Operand& operand, int64_t matrix, char* space, const Cut& cut,
+inline const void* columns(const Operand& operand, int64_t matrix, Numbers& space, const Cut& cut,
                            const Arrays& a, int64_t first, int64_t width) {
-  if (!operand.present) return std::memset(space, 0, width * a.compute_size);
-  const char* channels = operand.at(matrix, a.matrices);
-  if (cut.repeat == 1) return channels + first * a.compute_size;
-  const int64_t bytes = a.channels * a.compute_size;
-  for (int64_t i = 0; i < cut.repeat; ++i) std::memcpy(space + i * bytes, channels, bytes);
-  return space;
+  const int64_t size = a.compute_size;
+  if (!operand.present) return std::memset(space.of, 0, padded(width) * size);
+  const int64_t bytes = std::min(width, a.channels) * size;
+  const char* from = operand.at(matrix, a.matrices) + first * size;
+  for (int64_t i = 0; i < cut.repeat; ++i) std::memcpy(space.of + i * bytes, from, bytes);
+  std::memset(space.of + width * size, 0, (padded(width) - width) * size);
+  return space.of;
+}
+
+inline void* zeros(Numbers& space, const Arrays& a, int64_t width) {
+  return std::memset(space.of, 0, padded(width) * a.compute_size);
 }
 
 // sums[j] = the `repeat` sums of channel j, added.
@@ -139,24 +153,21 @@ void fold(const char* repeated, char* sums, int64_t repeat, int64_t width) {
   }
 }
 
-// sums[m, j] = partials[m, :, j], added in double.
+// Columns of which a thread adds the strips at a time.
+constexpr int64_t kAdded = 512;
+
+// sums[m, j] = partials[m, :, j], added in double, for the columns [first, first + kAdded) that there are.
 template <typename T>
-void add_strips(const char* partials, char* sums, int64_t strips, const Arrays& a, int64_t first,
-                int64_t last) {
-  const int64_t channels = a.channels;
-  double total[kColumns];
-  for (int64_t m = first; m < last; ++m) {
-    const T* from = reinterpret_cast<const T*>(partials) + m * strips * channels;
-    T* to = reinterpret_cast<T*>(sums) + m * channels;
-    for (int64_t begin = 0; begin < channels; begin += kColumns) {
-      const int64_t width = std::min(kColumns, channels - begin);
-      std::fill_n(total, width, 0.0);
-      for (int64_t i = 0; i < strips; ++i) {
-        for (int64_t j = 0; j < width; ++j) total[j] += from[i * channels + begin + j];
-      }
-      for (int64_t j = 0; j < width; ++j) to[begin + j] = static_cast<T>(total[j]);
-    }
+void add_strips(const char* partials, char* sums, int64_t strips, int64_t channels, int64_t matrix,
+                int64_t first) {
+  const T* from = reinterpret_cast<const T*>(partials) + matrix * strips * channels + first;
+  T* to = reinterpret_cast<T*>(sums) + matrix * channels + first;
+  const int64_t width = std::min(kAdded, channels - first);
+  double total[kAdded] = {};
+  for (int64_t i = 0; i < strips; ++i) {
+    for (int64_t j = 0; j < width; ++j) total[j] += from[i * channels + j];
   }
+  for (int64_t j = 0; j < width; ++j) to[j] = static_cast<T>(total[j]);
 }
 
 // Asks for large pages under memory that is about to be written for the first time: a page fault costs
@@ -219,8 +230,8 @@ bool run(Pool& pool, Arrays a, void (*kernel)(const Strip&)) {
     }
     if (a.slope.present) s.slope = columns(a.slope, matrix, space.slope, cut, a, first, width);
     if (a.sums()) {
-      std::memset(s.bias_sum = space.bias_sum, 0, width * a.compute_size);
-      if (a.slope.present) std::memset(s.slope_sum = space.slope_sum, 0, width * a.compute_size);
+      s.bias_sum = zeros(space.bias_sum, a, width);
+      if (a.slope.present) s.slope_sum = zeros(space.slope_sum, a, width);
     }
     s.scalars = a.scalars.at(matrix, a.matrices);
     s.rows = std::min(kRows, cut.rows - row);
@@ -240,22 +251,32 @@ bool run(Pool& pool, Arrays a, void (*kernel)(const Strip&)) {
 
     const int64_t sum = ((matrix * cut.strips + strip) * a.channels + first) * a.compute_size;
     const int64_t folded = width / cut.repeat;
-    if (bias_sums) fold<T>(space.bias_sum, bias_sums + sum, cut.repeat, folded);
-    if (slope_sums) fold<T>(space.slope_sum, slope_sums + sum, cut.repeat, folded);
+    if (bias_sums) fold<T>(space.bias_sum.of, bias_sums + sum, cut.repeat, folded);
+    if (slope_sums) fold<T>(space.slope_sum.of, slope_sums + sum, cut.repeat, folded);
   };
 
   const int64_t units = matrices * cut.strips * cut.tiles;
   const int64_t elements = matrices * a.rows * a.channels;
-  parallel_for(pool, units, kGrain * units / elements, [&](int64_t begin, int64_t end) {
-    Columns space;
+  const int64_t grain = kGrain * units / elements;
+  std::unique_ptr<Columns[]> spaces;
+  if (a.by_column()) {
+    spaces.reset(new (std::nothrow) Columns[thread_count(units, grain)]);
+    if (!spaces) return false;
+  }
+  parallel_for(pool, units, grain, [&](int64_t thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      run_strip(i / cut.tiles / cut.strips, i / cut.tiles % cut.strips, i % cut.tiles, space);
+      run_strip(i / cut.tiles / cut.strips, i / cut.tiles % cut.strips, i % cut.tiles, spaces[thread]);
     }
   });
   if (partials) {
-    parallel_for(pool, matrices, kGrain / (cut.strips * a.channels), [&](int64_t begin, int64_t end) {
-      if (bias_sums) add_strips<T>(bias_sums, a.bias_sum, cut.strips, a, begin, end);
-      if (slope_sums) add_strips<T>(slope_sums, a.slope_sum, cut.strips, a, begin, end);
+    const int64_t pieces = (a.channels + kAdded - 1) / kAdded;
+    const int64_t added = std::min(kAdded, a.channels) * cut.strips;
+    parallel_for(pool, matrices * pieces, kGrain / added, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t m = i / pieces, first = i % pieces * kAdded;
+        if (bias_sums) add_strips<T>(bias_sums, a.bias_sum, cut.strips, a.channels, m, first);
+        if (slope_sums) add_strips<T>(slope_sums, a.slope_sum, cut.strips, a.channels, m, first);
+      }
     });
   }
   return true;

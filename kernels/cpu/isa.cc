@@ -10,6 +10,8 @@
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))               \
   X(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))                         \
   X(baseline, true)
+#elif defined(__aarch64__)
+#define INSTRUCTION_SETS(X) X(neon, true)
 #else
 #define INSTRUCTION_SETS(X) X(baseline, true)
 #endif

@@ -10,7 +10,6 @@
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <utility>
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -40,19 +39,35 @@ class SubnormalNumbers {
 #endif
 };
 
-// Calls body(begin, end) on disjoint ranges that cover [0, units), of at least `grain` units each but
-// the last, here and on `pool`, and returns when all are done. The caller takes ranges like any other
+constexpr int kSpins = 1000;  // some 30 microseconds
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#endif
+}
+
+// Threads for so many units, of which one thread takes `grain` at a time.
+inline int64_t thread_count(int64_t units, int64_t grain) {
+  const int64_t ranges = (units + std::max<int64_t>(grain, 1) - 1) / std::max<int64_t>(grain, 1);
+  return std::min<int64_t>(ranges, std::max(1u, std::thread::hardware_concurrency()));
+}
+
+// Calls body(thread, begin, end) on disjoint ranges that cover [0, units), of `grain` units each but the last,
+// here and on `pool`, and returns when all are done; thread is a number below thread_count that no two calls at a
+// time have in common. The caller takes ranges like any other
 // thread and waits only for ranges that have been taken, so a pool that is busy, or is waiting for
 // this very call, delays nothing.
 template <typename Pool, typename Body>
 void parallel_for(Pool& pool, int64_t units, int64_t grain, const Body& body) {
   grain = std::max<int64_t>(grain, 1);
   const int64_t ranges = (units + grain - 1) / grain;
-  const int64_t threads =
-      std::min<int64_t>(ranges, std::max(1u, std::thread::hardware_concurrency()));
+  const int64_t threads = thread_count(units, grain);
   if (threads <= 1) {
     SubnormalNumbers subnormal_numbers;
-    if (units > 0) body(int64_t{0}, units);
+    if (units > 0) body(int64_t{0}, int64_t{0}, units);
     return;
   }
 
@@ -60,29 +75,31 @@ void parallel_for(Pool& pool, int64_t units, int64_t grain, const Body& body) {
   // alone, so `body` may be gone.
   struct State {
     std::atomic<int64_t> next{0};
+    std::atomic<int64_t> done{0};
     std::mutex mutex;
     std::condition_variable all_done;
-    int64_t done = 0;
   };
   auto state = std::make_shared<State>();
-  auto work = [state, units, grain, ranges, body_pointer = &body] {
+  auto work = [state, units, grain, ranges, body_pointer = &body](int64_t thread) {
     SubnormalNumbers subnormal_numbers;
     int64_t finished = 0;
     for (int64_t i; (i = state->next.fetch_add(1, std::memory_order_relaxed)) < ranges; ++finished) {
-      (*body_pointer)(i * grain, std::min(units, (i + 1) * grain));
+      (*body_pointer)(thread, i * grain, std::min(units, (i + 1) * grain));
     }
     if (finished == 0) return;
+    if (state->done.fetch_add(finished, std::memory_order_acq_rel) + finished < ranges) return;
     std::lock_guard<std::mutex> lock(state->mutex);
-    state->done += finished;
-    if (state->done == ranges) state->all_done.notify_one();
+    state->all_done.notify_one();
   };
   for (int64_t i = 1; i < threads; ++i) {
-    auto helper = work;
-    pool.Schedule(std::move(helper));
+    pool.Schedule([work, i] { work(i); });
   }
-  work();
+  work(0);
+  const auto all_done = [&] { return state->done.load(std::memory_order_acquire) == ranges; };
+  // Others end at about the same time, sooner than a thread that sleeps is woken.
+  for (int i = 0; i < kSpins && !all_done(); ++i) pause();
   std::unique_lock<std::mutex> lock(state->mutex);
-  state->all_done.wait(lock, [&] { return state->done == ranges; });
+  state->all_done.wait(lock, all_done);
 }
 
 }  // namespace jax_mps_neuron

@@ -1,5 +1,5 @@
-// How elements lie in memory and what they are computed in: float16 and bfloat16 are read into float
-// and rounded to nearest even on the way back, by integer arithmetic that vectorizes everywhere.
+// How elements lie in memory and what they are computed in, kLanes of them at a time: float16 and bfloat16 are read
+// into float, and rounded to nearest even on the way back. Addresses need no alignment but an element's.
 
 #ifndef CPU_STORAGE_H
 #define CPU_STORAGE_H
@@ -8,54 +8,89 @@
 
 namespace NEURON_NAMESPACE {
 
+typedef uint16_t RawHalves __attribute__((vector_size(kLanes * 2)));
+
 struct Float32 {
   using Stored = float;
-  using Compute = float;
-  NEURON_INLINE float load(float v) { return v; }
-  NEURON_INLINE float store(float v) { return v; }
+  using Number = float;
+  using Vector = Floats;
+  NEURON_INLINE Floats load(const float* p) { return load_lanes<Floats>(p); }
+  NEURON_INLINE void store(float* p, Floats v) { store_lanes(p, v); }
 };
 
 struct Float64 {
   using Stored = double;
-  using Compute = double;
-  NEURON_INLINE double load(double v) { return v; }
-  NEURON_INLINE double store(double v) { return v; }
+  using Number = double;
+  using Vector = double;
+  NEURON_INLINE double load(const double* p) { return *p; }
+  NEURON_INLINE void store(double* p, double v) { *p = v; }
 };
 
 struct BFloat16 {
   using Stored = uint16_t;
-  using Compute = float;
-  NEURON_INLINE float load(uint16_t v) { return bit_cast<float>(static_cast<uint32_t>(v) << 16); }
-  NEURON_INLINE uint16_t store(float v) {
-    uint32_t bits = bit_cast<uint32_t>(v);
-    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return static_cast<uint16_t>(v == v ? rounded : (bits >> 16) | 0x40u);
+  using Number = float;
+  using Vector = Floats;
+  NEURON_INLINE Floats load(const uint16_t* p) {
+    Ints wide = __builtin_convertvector(load_lanes<RawHalves>(p), RawInts);
+    return floats(wide << 16);
+  }
+  NEURON_INLINE void store(uint16_t* p, Floats v) {
+    Ints of = bits(v);
+    Ints rounded = of + Ints(0x7fff) + ((of >> 16) & Ints(1));
+    Ints kept = select(v == v, rounded, of | Ints(0x400000)) >> 16;
+    store_lanes(p, __builtin_convertvector(kept.v, RawHalves));
   }
 };
 
 struct Float16 {
   using Stored = uint16_t;
-  using Compute = float;
+  using Number = float;
+  using Vector = Floats;
+#if defined(__AVX512F__)
+  NEURON_INLINE Floats load(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  NEURON_INLINE void store(uint16_t* p, Floats v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT));
+  }
+#elif defined(__F16C__)
+  NEURON_INLINE Floats load(const uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  NEURON_INLINE void store(uint16_t* p, Floats v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT));
+  }
+#elif defined(__aarch64__)
+  NEURON_INLINE Floats load(const uint16_t* p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+  }
+  NEURON_INLINE void store(uint16_t* p, Floats v) {
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v.v)));
+  }
+#else
   // Exponent and mantissa move into place and are rebiased by a multiplication, which makes subnormal
   // halves normal floats; infinity and NaN get the full exponent.
-  NEURON_INLINE float load(uint16_t v) {
-    uint32_t magnitude = static_cast<uint32_t>(v & 0x7fff) << 13;
-    uint32_t rebiased = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
-    uint32_t bits = magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : rebiased;
-    return bit_cast<float>(bits | static_cast<uint32_t>(v & 0x8000) << 16);
+  NEURON_INLINE Floats load(const uint16_t* p) {
+    Ints wide = __builtin_convertvector(load_lanes<RawHalves>(p), RawInts);
+    Ints magnitude = (wide & Ints(0x7fff)) << 13;
+    Ints rebiased = bits(floats(magnitude) * 0x1p112f);
+    Ints of = select(magnitude > Ints(0x0f7fffff), magnitude | Ints(0x7f800000), rebiased);
+    return floats(of | (wide & Ints(0x8000)) << 16);
   }
   // A normal result rounds in integer arithmetic; a subnormal one (below 2^-14) by adding 1/2, whose
   // last place is the smallest subnormal half.
-  NEURON_INLINE uint16_t store(float v) {
-    uint32_t bits = bit_cast<uint32_t>(v);
-    uint32_t magnitude = bits & 0x7fffffffu;
-    uint32_t normal = (magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
-    uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
-    uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
-    half = magnitude >= 0x477ff000u ? 0x7c00u : half;  // 65520 and above round to infinity
-    half = magnitude > 0x7f800000u ? 0x7e00u : half;
-    return static_cast<uint16_t>(half | (bits >> 16 & 0x8000u));
+  NEURON_INLINE void store(uint16_t* p, Floats v) {
+    Ints of = bits(v);
+    Ints magnitude = of & Ints(~kSign);
+    Ints normal = (magnitude - Ints(0x38000000) + Ints(0x0fff) + ((magnitude >> 13) & Ints(1))) >> 13;
+    Ints subnormal = bits(floats(magnitude) + 0.5f) - Ints(0x3f000000);
+    Ints half = select(magnitude < Ints(0x38800000), subnormal, normal);
+    half = select(magnitude > Ints(0x477fefff), Ints(0x7c00), half);  // 65520 and above round to infinity
+    half = select(magnitude > Ints(0x7f800000), Ints(0x7e00), half);
+    half = half | ((of >> 16) & Ints(0x8000));
+    store_lanes(p, __builtin_convertvector(half.v, RawHalves));
   }
+#endif
 };
 
 }  // namespace NEURON_NAMESPACE

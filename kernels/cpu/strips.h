@@ -11,18 +11,22 @@ constexpr int kNeuronTypes = 16;
 enum class Storage { float32, float16, bfloat16, float64 };
 constexpr int kStorages = 4;
 
+// Floats in the widest vector of any instruction set.
+constexpr int kMostLanes = 16;
+
 // Rows of `width` elements, `stride` elements apart, in the arrays' own dtype. Everything per column
 // and the scalars are in the compute type: double for float64, float for the rest. `result` may be
-// `gradient`: each element is read before it is written.
+// `gradient`: each element is read before it is written. What is per column goes on past the last one, by
+// two times kMostLanes: that is read and, for the sums, written back as it was.
 struct Strip {
   const void* gradient;  // unused by forward
   const void* x;
   void* result;
-  const void* bias;      // [width], or null for z = alpha * x where no sum is wanted
-  const void* slope;     // [width], PReLU alone
+  const void* bias;      // [width...], or null for z = alpha * x where no sum is wanted
+  const void* slope;     // [width...], PReLU alone
   const void* scalars;   // alpha, a, b, c
-  void* bias_sum;        // [width], added to; null if neither sum is wanted
-  void* slope_sum;       // [width], added to; PReLU alone, null exactly when bias_sum is
+  void* bias_sum;        // [width...], added to; null if neither sum is wanted
+  void* slope_sum;       // [width...], added to; PReLU alone, null exactly when bias_sum is
   int64_t rows, width, stride;
 };
 

@@ -1,0 +1,134 @@
+// kLanes floats or 32-bit integers side by side, and masks of them, over the vector extensions that GCC and
+// Clang share: the same code is AVX-512, AVX2, SSE2 or NEON by KERNELS_LANES and the compiler's flags.
+//
+// Included once per instruction set, inside its own namespace, so that the linker can never replace a
+// portable copy of a function with one compiled for a newer CPU.
+
+#ifndef CPU_VECTOR_H
+#define CPU_VECTOR_H
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace NEURON_NAMESPACE {
+
+constexpr int kLanes = KERNELS_LANES;
+
+typedef float RawFloats __attribute__((vector_size(kLanes * 4)));
+typedef int32_t RawInts __attribute__((vector_size(kLanes * 4)));
+
+struct Ints {
+  RawInts v;
+  Ints() = default;
+  NEURON_METHOD Ints(RawInts raw) : v(raw) {}
+  NEURON_METHOD Ints(int32_t all) : v(all - RawInts{}) {}
+};
+
+struct Floats {
+  RawFloats v;
+  Floats() = default;
+  NEURON_METHOD Floats(RawFloats raw) : v(raw) {}
+  NEURON_METHOD Floats(float all) : v(all - RawFloats{}) {}  // -0 - 0 is -0
+};
+
+// Each lane all ones or all zeros.
+struct Mask {
+  RawInts v;
+};
+
+NEURON_INLINE Floats operator+(Floats a, Floats b) { return a.v + b.v; }
+NEURON_INLINE Floats operator-(Floats a, Floats b) { return a.v - b.v; }
+NEURON_INLINE Floats operator*(Floats a, Floats b) { return a.v * b.v; }
+NEURON_INLINE Floats operator/(Floats a, Floats b) { return a.v / b.v; }
+NEURON_INLINE Floats operator-(Floats a) { return -a.v; }
+NEURON_INLINE Floats& operator+=(Floats& a, Floats b) { return a = a + b; }
+
+NEURON_INLINE Ints operator+(Ints a, Ints b) { return a.v + b.v; }
+NEURON_INLINE Ints operator-(Ints a, Ints b) { return a.v - b.v; }
+NEURON_INLINE Ints operator&(Ints a, Ints b) { return a.v & b.v; }
+NEURON_INLINE Ints operator|(Ints a, Ints b) { return a.v | b.v; }
+NEURON_INLINE Ints operator<<(Ints a, int by) { return a.v << by; }
+NEURON_INLINE Ints operator>>(Ints a, int by) { return a.v >> by; }  // keeps the sign
+
+NEURON_INLINE Mask operator<(Floats a, Floats b) { return {a.v < b.v}; }
+NEURON_INLINE Mask operator>(Floats a, Floats b) { return {a.v > b.v}; }
+NEURON_INLINE Mask operator<=(Floats a, Floats b) { return {a.v <= b.v}; }
+NEURON_INLINE Mask operator>=(Floats a, Floats b) { return {a.v >= b.v}; }
+NEURON_INLINE Mask operator==(Floats a, Floats b) { return {a.v == b.v}; }
+NEURON_INLINE Mask operator!=(Floats a, Floats b) { return {a.v != b.v}; }
+NEURON_INLINE Mask operator<(Ints a, Ints b) { return {a.v < b.v}; }
+NEURON_INLINE Mask operator>(Ints a, Ints b) { return {a.v > b.v}; }
+NEURON_INLINE Mask operator&(Mask a, Mask b) { return {a.v & b.v}; }
+NEURON_INLINE Mask operator|(Mask a, Mask b) { return {a.v | b.v}; }
+
+NEURON_INLINE Floats select(Mask m, Floats a, Floats b) { return m.v ? a.v : b.v; }
+NEURON_INLINE Ints select(Mask m, Ints a, Ints b) { return m.v ? a.v : b.v; }
+
+NEURON_INLINE Ints bits(Floats x) { return reinterpret_cast<RawInts>(x.v); }
+NEURON_INLINE Floats floats(Ints x) { return reinterpret_cast<RawFloats>(x.v); }
+NEURON_INLINE Floats to_floats(Ints x) { return __builtin_convertvector(x.v, RawFloats); }
+
+// From and to memory at any address.
+template <typename Vector, typename Lane>
+NEURON_INLINE Vector load_lanes(const Lane* p) {
+  Vector v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <typename Vector, typename Lane>
+NEURON_INLINE void store_lanes(Lane* p, Vector v) {
+  std::memcpy(p, &v, sizeof v);
+}
+
+// The larger and the smaller of a number and b, which may be NaN and then is the result.
+NEURON_INLINE Floats max(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a.v, b.v);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a.v, b.v);
+#else
+  return select(a > b, a, b);
+#endif
+}
+NEURON_INLINE Floats min(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(a.v, b.v);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(a.v, b.v);
+#else
+  return select(a < b, a, b);
+#endif
+}
+
+constexpr int32_t kSign = INT32_MIN;
+
+NEURON_INLINE Floats fabs(Floats x) { return floats(bits(x) & Ints(~kSign)); }
+NEURON_INLINE Floats with_sign(Floats magnitude, Floats sign) {
+  return floats((bits(magnitude) & Ints(~kSign)) | (bits(sign) & Ints(kSign)));
+}
+
+// a * b - product exactly, where product is a * b rounded.
+NEURON_INLINE Floats product_error(Floats a, Floats b, Floats product) {
+#if defined(__AVX512F__)
+  return _mm512_fmsub_ps(a.v, b.v, product.v);
+#elif defined(__FMA__)
+  return _mm256_fmsub_ps(a.v, b.v, product.v);
+#elif defined(__aarch64__)
+  return vfmaq_f32(-product.v, a.v, b.v);
+#else
+  // Dekker's: halves of 12 bits have exact products.
+  Floats ah = floats(bits(a) & Ints(~0xfff)), bh = floats(bits(b) & Ints(~0xfff));
+  Floats al = a - ah, bl = b - bh;
+  return ((ah * bh - product) + ah * bl + al * bh) + al * bl;
+#endif
+}
+
+}  // namespace NEURON_NAMESPACE
+
+#endif  // CPU_VECTOR_H
