@@ -114,33 +114,41 @@ struct Cut {
   int64_t tile, tiles, strips;
 };
 
-// Numbers of a strip's columns, in the compute type, and what is past the last (strips.h).
-struct alignas(64) Numbers {
-  char of[(kColumns + 2 * kMostLanes) * sizeof(double)];
+// A thread's working memory: for each of a strip's columns its bias, slope and sums, in the compute type, and what is
+// past the last column (strips.h). No more than the strips at hand need, as fresh memory costs page faults.
+class Columns {
+ public:
+  Columns(const Cut& cut, const Arrays& a)
+      : size_(a.compute_size), bytes_(padded(std::min(cut.tile, cut.width)) * size_) {}
+
+  // Memory for a thread, and its parts.
+  int64_t bytes() const { return 4 * bytes_; }
+  char* bias(char* space) const { return space; }
+  char* slope(char* space) const { return space + bytes_; }
+  char* bias_sum(char* space) const { return space + 2 * bytes_; }
+  char* slope_sum(char* space) const { return space + 3 * bytes_; }
+
+  char* zeros(char* part, int64_t width) const {
+    return static_cast<char*>(std::memset(part, 0, padded(width) * size_));
+  }
+
+  // Columns [first, first + width) of a per-channel operand, repeated; zeros if it is absent.
+  char* fill(char* part, const Operand& operand, int64_t matrix, const Cut& cut, const Arrays& a, int64_t first,
+             int64_t width) const {
+    if (!operand.present) return zeros(part, width);
+    const int64_t bytes = std::min(width, a.channels) * size_;
+    const char* from = operand.at(matrix, a.matrices) + first * size_;
+    for (int64_t i = 0; i < cut.repeat; ++i) std::memcpy(part + i * bytes, from, bytes);
+    std::memset(part + width * size_, 0, (padded(width) - width) * size_);
+    return part;
+  }
+
+ private:
+  // To a multiple of a cache line.
+  static int64_t padded(int64_t width) { return (width / kMostLanes + 2) * kMostLanes; }
+
+  int64_t size_, bytes_;
 };
-
-// The working memory of a thread.
-struct Columns {
-  Numbers bias, slope, bias_sum, slope_sum;
-};
-
-inline int64_t padded(int64_t width) { return width + 2 * kMostLanes; }
-
-// Columns [first, first + width) of a per-channel operand, repeated; zeros if it is absent.
-inline const void* columns(const Operand& operand, int64_t matrix, Numbers& space, const Cut& cut,
-                           const Arrays& a, int64_t first, int64_t width) {
-  const int64_t size = a.compute_size;
-  if (!operand.present) return std::memset(space.of, 0, padded(width) * size);
-  const int64_t bytes = std::min(width, a.channels) * size;
-  const char* from = operand.at(matrix, a.matrices) + first * size;
-  for (int64_t i = 0; i < cut.repeat; ++i) std::memcpy(space.of + i * bytes, from, bytes);
-  std::memset(space.of + width * size, 0, (padded(width) - width) * size);
-  return space.of;
-}
-
-inline void* zeros(Numbers& space, const Arrays& a, int64_t width) {
-  return std::memset(space.of, 0, padded(width) * a.compute_size);
-}
 
 // sums[j] = the `repeat` sums of channel j, added.
 template <typename T>
@@ -197,6 +205,7 @@ bool run(Pool& pool, Arrays a, void (*kernel)(const Strip&)) {
     return true;
   }
   const Cut cut(a);
+  const Columns columns(cut, a);
   if (a.result != a.gradient.data) {
     prefer_large_pages(a.result, matrices * a.rows * a.channels * a.element_size);
   }
@@ -213,7 +222,7 @@ bool run(Pool& pool, Arrays a, void (*kernel)(const Strip&)) {
     if (bias_sums) bias_sums = partials.get();
   }
 
-  auto run_strip = [&](int64_t matrix, int64_t strip, int64_t tile, Columns& space) {
+  auto run_strip = [&](int64_t matrix, int64_t strip, int64_t tile, char* space) {
     const int64_t first = tile * cut.tile;
     const int64_t width = std::min(cut.tile, cut.width - first);
     const int64_t row = strip * kRows;
@@ -226,12 +235,14 @@ bool run(Pool& pool, Arrays a, void (*kernel)(const Strip&)) {
     s.x = at(a.x);
     s.result = a.result + offset * a.element_size;
     if (a.bias.present || a.sums()) {
-      s.bias = columns(a.bias, matrix, space.bias, cut, a, first, width);
+      s.bias = columns.fill(columns.bias(space), a.bias, matrix, cut, a, first, width);
     }
-    if (a.slope.present) s.slope = columns(a.slope, matrix, space.slope, cut, a, first, width);
+    if (a.slope.present) {
+      s.slope = columns.fill(columns.slope(space), a.slope, matrix, cut, a, first, width);
+    }
     if (a.sums()) {
-      s.bias_sum = zeros(space.bias_sum, a, width);
-      if (a.slope.present) s.slope_sum = zeros(space.slope_sum, a, width);
+      s.bias_sum = columns.zeros(columns.bias_sum(space), width);
+      if (a.slope.present) s.slope_sum = columns.zeros(columns.slope_sum(space), width);
     }
     s.scalars = a.scalars.at(matrix, a.matrices);
     s.rows = std::min(kRows, cut.rows - row);
@@ -251,21 +262,25 @@ bool run(Pool& pool, Arrays a, void (*kernel)(const Strip&)) {
 
     const int64_t sum = ((matrix * cut.strips + strip) * a.channels + first) * a.compute_size;
     const int64_t folded = width / cut.repeat;
-    if (bias_sums) fold<T>(space.bias_sum.of, bias_sums + sum, cut.repeat, folded);
-    if (slope_sums) fold<T>(space.slope_sum.of, slope_sums + sum, cut.repeat, folded);
+    if (bias_sums) fold<T>(columns.bias_sum(space), bias_sums + sum, cut.repeat, folded);
+    if (slope_sums) fold<T>(columns.slope_sum(space), slope_sums + sum, cut.repeat, folded);
   };
 
   const int64_t units = matrices * cut.strips * cut.tiles;
   const int64_t elements = matrices * a.rows * a.channels;
   const int64_t grain = kGrain * units / elements;
-  std::unique_ptr<Columns[]> spaces;
+  constexpr int64_t kLine = 64;
+  std::unique_ptr<char[]> spaces;
+  char* space = nullptr;
   if (a.by_column()) {
-    spaces.reset(new (std::nothrow) Columns[thread_count(units, grain)]);
+    spaces.reset(new (std::nothrow) char[thread_count(units, grain) * columns.bytes() + kLine]);
     if (!spaces) return false;
+    space = spaces.get() + (-reinterpret_cast<uintptr_t>(spaces.get()) & (kLine - 1));
   }
   parallel_for(pool, units, grain, [&](int64_t thread, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      run_strip(i / cut.tiles / cut.strips, i / cut.tiles % cut.strips, i % cut.tiles, spaces[thread]);
+      run_strip(i / cut.tiles / cut.strips, i / cut.tiles % cut.strips, i % cut.tiles,
+                space + thread * columns.bytes());
     }
   });
   if (partials) {

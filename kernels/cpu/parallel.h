@@ -52,7 +52,8 @@ inline void pause() {
 // Threads for so many units, of which one thread takes `grain` at a time.
 inline int64_t thread_count(int64_t units, int64_t grain) {
   const int64_t ranges = (units + std::max<int64_t>(grain, 1) - 1) / std::max<int64_t>(grain, 1);
-  return std::min<int64_t>(ranges, std::max(1u, std::thread::hardware_concurrency()));
+  static const int64_t cores = std::max(1u, std::thread::hardware_concurrency());  // asks the system each time
+  return std::min(ranges, cores);
 }
 
 // Calls body(thread, begin, end) on disjoint ranges that cover [0, units), of `grain` units each but the last,

@@ -17,7 +17,7 @@ constexpr int kMostLanes = 16;
 // Rows of `width` elements, `stride` elements apart, in the arrays' own dtype. Everything per column
 // and the scalars are in the compute type: double for float64, float for the rest. `result` may be
 // `gradient`: each element is read before it is written. What is per column goes on past the last one, by
-// two times kMostLanes: that is read and, for the sums, written back as it was.
+// kMostLanes: that is read and, for the sums, written back as it was.
 struct Strip {
   const void* gradient;  // unused by forward
   const void* x;
