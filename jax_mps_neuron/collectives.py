@@ -1,0 +1,90 @@
+"""The collectives of a compiled program: what its devices send each other."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+__all__ = ["Collective", "collectives"]
+
+_KINDS = "all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter"
+_INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{_KINDS}|ragged-all-to-all)(?P<start>-start)?\(")
+_SHAPE = re.compile(r"\b[a-z]+\d+\w*\[([\d,]*)\]")
+_LISTED = re.compile(r"replica_groups=\{(.*?)\}(?=,|\s|$)")
+_IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+
+
+class Collective(NamedTuple):
+    """One instruction.
+
+    Attributes:
+      kind: XLA's name of it, such as "all-reduce".
+      shapes: of the results on each device; XLA combines several of a kind into one.
+      axes: the mesh axes of more than one device that it goes over; None where its devices are not those
+        of axes, or are not listed by groups.
+    """
+
+    kind: str
+    shapes: tuple[tuple[int, ...], ...]
+    axes: tuple[str, ...] | None
+
+    @property
+    def elements(self) -> int:
+        """Of its results on one device."""
+        return sum(map(math.prod, self.shapes))
+
+
+def collectives(compiled: Any, mesh: jax.sharding.Mesh) -> list[Collective]:
+    """The collectives of a program, in the order of its text.
+
+    Args:
+      compiled: what ``jax.jit(f).lower(...).compile()`` gives for arrays on the devices of `mesh`.
+      mesh: names the axes.
+    """
+    groups = dict(_groups_of_axes(mesh))
+    found = []
+    for line in compiled.as_text().splitlines():
+        if match := _INSTRUCTION.search(line):
+            shapes = [_numbers(shape) for shape in _SHAPE.findall(match["type"])]
+            if match["start"] and match["kind"] != "all-reduce":
+                shapes = shapes[len(shapes) // 2 :]  # operands first, then results
+            found.append(Collective(match["kind"], tuple(shapes), groups.get(_groups(line, mesh.size))))
+    return found
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(",") if n)
+
+
+def _partition(groups: Any) -> frozenset[frozenset[int]]:
+    return frozenset(frozenset(int(i) for i in group) for group in groups)
+
+
+def _groups(line: str, size: int) -> frozenset[frozenset[int]]:
+    """The devices, by their place in the mesh, that an instruction puts together."""
+    if match := _IOTA.search(line):
+        shape, order, permutation = (_numbers(group or "") for group in match.groups())
+        devices = np.arange(math.prod(order)).reshape(order)
+        return _partition(devices.transpose(permutation or None).reshape(shape))
+    match = _LISTED.search(line)
+    if match is None:
+        return frozenset()
+    listed = re.findall(r"\{([\d,]*)\}", match[0]) or [match[1]]
+    return _partition(filter(None, map(_numbers, listed))) or _partition([range(size)])
+
+
+def _groups_of_axes(mesh: jax.sharding.Mesh) -> Iterator[tuple[frozenset[frozenset[int]], tuple[str, ...]]]:
+    devices = np.arange(mesh.size).reshape(mesh.devices.shape)
+    wide = [i for i, n in enumerate(devices.shape) if n > 1]
+    for count in range(len(wide) + 1):
+        for together in combinations(wide, count):
+            apart = [i for i in range(devices.ndim) if i not in together]
+            size = math.prod(devices.shape[i] for i in together)
+            groups = devices.transpose(*apart, *together).reshape(-1, size)
+            yield _partition(groups), tuple(mesh.axis_names[i] for i in together)
