@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import dataclasses
 import inspect
 from typing import Any, Generic, TypeVar
 
@@ -17,17 +19,26 @@ try:
 except ImportError:  # before 0.5
     from jax.extend import ffi  # type: ignore[no-redef]
 
+try:
+    from jax.experimental.custom_partitioning import custom_partitioning as _custom_partitioning
+except ImportError:
+    _custom_partitioning = None
+
 __all__ = [
     "Setting",
     "capsule_pointer",
     "custom_call",
+    "custom_partitioning",
+    "devices_of",
     "ffi",
     "function_of",
     "has_plugin",
     "is_committed",
     "is_staged",
     "lowers_for_here",
+    "outside_of_meshes",
     "plugin_table",
+    "with_devices",
 ]
 
 T = TypeVar("T")
@@ -186,3 +197,49 @@ def function_of(equations: Any, inputs: Any, outputs: Any, constants: dict[Any, 
     evaluate = jaxpr_as_fun(ClosedJaxpr(jaxpr, []))
     values = [constants[v] for v in closed]
     return lambda *arguments: evaluate(*values, *arguments)
+
+
+def _partitioned(function: Any, infer: Any, partition: Any, rule: str) -> Any:
+    """A function with how it is partitioned: `infer` and `partition` as custom_partitioning has them, and a
+    rule for Shardy, where that is."""
+    partitioned = _custom_partitioning(function)
+    shardy = "sharding_rule" in inspect.signature(partitioned.def_partition).parameters
+    partitioned.def_partition(
+        infer_sharding_from_operands=infer,
+        partition=partition,
+        decode_shardings=False,
+        **({"sharding_rule": rule} if shardy else {}),
+    )
+    return partitioned
+
+
+custom_partitioning = _partitioned if _custom_partitioning else None
+
+
+def devices_of(ctx: mlir.LoweringRuleContext) -> tuple[jax.Device, ...] | None:
+    """As many devices as a program is lowered for; None if they are not here.
+
+    JAX tells them only for programs with primitives of its own that need them. A partitioning is the same
+    on whatever devices, so any will do then.
+    """
+    context = ctx.module_context.axis_context
+    if context.device_assignment is not None:
+        return tuple(context.device_assignment)
+    try:
+        devices = jax.devices(ctx.module_context.platforms[0])
+    except RuntimeError:
+        return None
+    return tuple(devices[: context.num_devices]) if len(devices) >= context.num_devices else None
+
+
+def with_devices(ctx: mlir.LoweringRuleContext, devices: Any) -> mlir.LoweringRuleContext:
+    """The context with these devices, which custom_partitioning asks for."""
+    context = dataclasses.replace(ctx.module_context.axis_context, device_assignment=devices)
+    return ctx.replace(module_context=ctx.module_context.replace(axis_context=context))
+
+
+def outside_of_meshes() -> Any:
+    """A context without the mesh that the user may have set."""
+    if not hasattr(jax.sharding, "use_abstract_mesh"):
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
