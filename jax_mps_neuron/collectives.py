@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -16,8 +16,14 @@ __all__ = ["Collective", "collectives"]
 _KINDS = "all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter"
 _INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{_KINDS}|ragged-all-to-all)(?P<start>-start)?\(")
 _SHAPE = re.compile(r"\b[a-z]+\d+\w*\[([\d,]*)\]")
-_LISTED = re.compile(r"replica_groups=\{(.*?)\}(?=,|\s|$)")
-_IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+# The three ways in which XLA writes groups of devices: a list, an order of all devices cut into groups, and
+# the axes of a mesh.
+_LISTED = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
+_ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+_CUT = re.compile(rf"replica_groups=\[([\d,]+)\]<={_ORDER}")
+_MESH = re.compile(rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_ORDER}\))? ?\{{([^}}:]*)\}}")
+
+Groups = frozenset[frozenset[int]]
 
 
 class Collective(NamedTuple):
@@ -62,29 +68,42 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(n) for n in text.split(",") if n)
 
 
-def _partition(groups: Any) -> frozenset[frozenset[int]]:
+def _partition(groups: Any) -> Groups:
     return frozenset(frozenset(int(i) for i in group) for group in groups)
 
 
-def _groups(line: str, size: int) -> frozenset[frozenset[int]]:
+def _groups(line: str, size: int) -> Groups:
     """The devices, by their place in the mesh, that an instruction puts together."""
-    if match := _IOTA.search(line):
-        shape, order, permutation = (_numbers(group or "") for group in match.groups())
-        devices = np.arange(math.prod(order)).reshape(order)
-        return _partition(devices.transpose(permutation or None).reshape(shape))
-    match = _LISTED.search(line)
-    if match is None:
-        return frozenset()
-    listed = re.findall(r"\{([\d,]*)\}", match[0]) or [match[1]]
-    return _partition(filter(None, map(_numbers, listed))) or _partition([range(size)])
+    if match := _CUT.search(line):
+        return _partition(_order(match[2], match[3]).reshape(_numbers(match[1])))
+    if match := _MESH.search(line):
+        sizes = {name: int(size) for name, size in re.findall(r"'(.*?)'=(\d+)", match[1])}
+        devices = _order(match[2], match[3]) if match[2] else np.arange(math.prod(sizes.values()))
+        together = [list(sizes).index(name) for name in re.findall(r"'(.*?)'", match[4])]
+        return _along(devices.reshape(tuple(sizes.values())), together)
+    if match := _LISTED.search(line):
+        return _partition(
+            map(_numbers, re.findall(r"\{([\d,]+)\}", match[1])) if match[1] else [range(size)]
+        )
+    return frozenset()
 
 
-def _groups_of_axes(mesh: jax.sharding.Mesh) -> Iterator[tuple[frozenset[frozenset[int]], tuple[str, ...]]]:
+def _order(dimensions: str, permutation: str | None) -> np.ndarray:
+    """Devices 0, 1, ... in those dimensions, transposed."""
+    shape = _numbers(dimensions)
+    return np.arange(math.prod(shape)).reshape(shape).transpose(_numbers(permutation or "") or None)
+
+
+def _along(devices: np.ndarray, together: Sequence[int]) -> Groups:
+    """The groups of the devices of a mesh that differ in these axes alone."""
+    apart = [i for i in range(devices.ndim) if i not in together]
+    size = math.prod(devices.shape[i] for i in together)
+    return _partition(devices.transpose(*apart, *together).reshape(-1, size))
+
+
+def _groups_of_axes(mesh: jax.sharding.Mesh) -> Iterator[tuple[Groups, tuple[str, ...]]]:
     devices = np.arange(mesh.size).reshape(mesh.devices.shape)
     wide = [i for i, n in enumerate(devices.shape) if n > 1]
     for count in range(len(wide) + 1):
         for together in combinations(wide, count):
-            apart = [i for i in range(devices.ndim) if i not in together]
-            size = math.prod(devices.shape[i] for i in together)
-            groups = devices.transpose(*apart, *together).reshape(-1, size)
-            yield _partition(groups), tuple(mesh.axis_names[i] for i in together)
+            yield _along(devices, together), tuple(mesh.axis_names[i] for i in together)

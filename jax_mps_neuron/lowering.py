@@ -14,7 +14,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from . import native, partition
-from ._compat import Setting, custom_call, lowers_for_here
+from ._compat import Setting, custom_call, lowers_for_here, outside_of_meshes, without_meshes
 from .metal import device, kernel, plugin
 from .metal.bindings import MetalError
 from .native import NEURON, NEURON_GRADIENT
@@ -113,7 +113,8 @@ def _lower(
     if "inline" in routes or (place == "undivided" and lowering == "auto"):
         on_gpu = all(platform in ("cuda", "rocm") for platform in platforms)
         inline = partial(function, kind=kind, sums_apart=on_gpu, **attributes)
-        return mlir.lower_fun(inline, multiple_results=True)(ctx, *operands)
+        with outside_of_meshes():
+            return mlir.lower_fun(inline, multiple_results=True)(without_meshes(ctx), *operands)
     if "metal" in routes:
         return _call_back(ctx, platforms[0], target, operands, {"kind": kind, **attributes})
     for platform in platforms:
