@@ -102,8 +102,9 @@ def _along(devices: np.ndarray, together: Sequence[int]) -> Groups:
 
 
 def _groups_of_axes(mesh: jax.sharding.Mesh) -> Iterator[tuple[Groups, tuple[str, ...]]]:
-    devices = np.arange(mesh.size).reshape(mesh.devices.shape)
-    wide = [i for i, n in enumerate(devices.shape) if n > 1]
+    sizes: tuple[int, ...] = mesh.devices.shape
+    devices = np.arange(mesh.size).reshape(sizes)
+    wide = [i for i, size in enumerate(sizes) if size > 1]
     for count in range(len(wide) + 1):
         for together in combinations(wide, count):
             yield _along(devices, together), tuple(mesh.axis_names[i] for i in together)

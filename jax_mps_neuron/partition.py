@@ -29,7 +29,6 @@ from jax.sharding import PartitionSpec as P
 
 from . import dimensions
 from ._compat import custom_partitioning, devices_of, outside_of_meshes, with_devices
-from .dimensions import Dimensions
 
 __all__ = ["lower", "place"]
 
@@ -41,7 +40,7 @@ def place(ctx: mlir.LoweringRuleContext) -> str:
       "whole": on one device, or in shard_map and pmap on each with what it has; "divided": on devices among
       which XLA divides the program and, by `lower`, the call; "undivided": where it cannot.
     """
-    context = ctx.module_context.axis_context
+    context: Any = ctx.module_context.axis_context
     manual = getattr(context, "manual_axes", None)
     if manual is not None:
         # On a mesh of which some axes only are manual, a custom partitioning aborts the process.
@@ -53,7 +52,11 @@ def place(ctx: mlir.LoweringRuleContext) -> str:
     here = not module.lowering_parameters.for_export and tuple(module.platforms) == ("cpu",)
     if custom_partitioning is None or not here or devices_of(ctx) is None:
         return "undivided"
-    return "divided" if ctx.avals_in[0].ndim else "whole"
+    return "divided" if _shapes(ctx.avals_in)[0] else "whole"
+
+
+def _shapes(avals: Any) -> list[tuple[int, ...]]:
+    return [tuple(aval.shape) for aval in avals]
 
 
 def lower(
@@ -64,9 +67,9 @@ def lower(
     **parameters: Any,
 ) -> Any:
     """Emits a primitive for XLA to divide; `function` is the same in jnp."""
-    devices = devices_of(ctx)
-    shapes = [tuple(aval.shape) for aval in ctx.avals_in]
-    call = _Call(primitive, function, parameters, devices, shapes, ctx.avals_out[0].shape)
+    devices: Any = devices_of(ctx)
+    (whole, *_), shapes = _shapes(ctx.avals_out), _shapes(ctx.avals_in)
+    call = _Call(primitive, function, parameters, devices, shapes, whole)
 
     def divisible(static, *operands):
         return primitive.bind(*operands, **parameters)
@@ -95,31 +98,30 @@ class _Call:
     def rows(self) -> list[int]:
         return list(range(self.parameters["matrix_axes"], len(self.whole) - 1))
 
-    def _operands(self) -> list[Dimensions]:
+    def _operands(self) -> list[list[int | None]]:
         """Beginning with the constant."""
         return [[None], *dimensions.of_operands(self.shapes, self.whole, self.parameters)]
 
-    def _results(self) -> list[Dimensions]:
+    def _results(self) -> list[list[int]]:
         return dimensions.of_results(len(self.whole), self.parameters)
 
     def rule(self) -> str:
         """Shardy's: names of dimensions; those of one name are divided in one way."""
         own = itertools.count()
 
-        def names(dimensions_: Dimensions) -> str:
+        def names(dimensions_: Sequence[int | None]) -> str:
             return " ".join(f"own{next(own)}" if d is None else f"d{d}" for d in dimensions_)
 
         return f"{', '.join(map(names, self._operands()))} -> {', '.join(map(names, self._results()))}"
 
     def infer(self, mesh: Any, operands: Any, results: Any) -> list[NamedSharding]:
         """For XLA's older partitioner: the shardings of the results, from those of the operands."""
-        division = self._division(operands[1:][: dimensions.arrays(self.parameters)])
+        division = self._division(operands)
         return [division.sharding(result) for result in self._results()]
 
     def partition(self, mesh: Any, operands: Any, results: Any) -> Any:
         """What each device runs, and how operands and results are to be divided for that."""
-        given = operands[1:][: dimensions.arrays(self.parameters)]
-        division = self._division([*reversed(given), results[0]])
+        division = self._division(operands, results[0])
 
         def run(static, *operands):
             with outside_of_meshes():
@@ -128,8 +130,9 @@ class _Call:
         of_operands = tuple(division.sharding(operand) for operand in self._operands())
         return division.mesh, run, [division.sharding(result) for result in self._results()], of_operands
 
-    def _division(self, arrays: Sequence[Any]) -> _Division:
-        """That of the array in the most parts; of several, of the first."""
+    def _division(self, operands: Sequence[Any], *more: Any) -> _Division:
+        """That of the array in the most parts; of several, of x before the gradient, and that before more."""
+        arrays = [*reversed(operands[1 : 1 + dimensions.arrays(self.parameters)]), *more]
         parts = [_parts(array.sharding, array.shape, self.whole, self.devices) for array in arrays]
         return _Division.of(max(parts, key=lambda p: math.prod(p.max(0) + 1)), self.devices)
 
@@ -181,19 +184,11 @@ class _Division:
         for sizes in _factorizations(len(devices)):
             names = [f"p{i}" for i in range(len(sizes))]
             grid = parts.reshape(*sizes, rank)
-            # By how many parts the neighbour along an axis is further on.
+            # By how many parts of each dimension the next device along an axis is further on.
             steps = [(grid.take(1, i) - grid.take(0, i)).reshape(-1, rank)[0] for i in range(len(sizes))]
-            division = cls(
-                Mesh(np.asarray(devices).reshape(sizes), names),
-                tuple(
-                    tuple(
-                        name
-                        for step, name in sorted(zip((-s[d] for s in steps), names, strict=True))
-                        if step
-                    )
-                    for d in range(rank)
-                ),
-            )
+            by_dimension = [sorted(zip([-s[d] for s in steps], names, strict=True)) for d in range(rank)]
+            axes = tuple(tuple(name for step, name in pairs if step) for pairs in by_dimension)
+            division = cls(Mesh(np.asarray(devices).reshape(sizes), names), axes)
             if np.array_equal(_parts(division.sharding(range(rank)), cube, cube, devices), parts):
                 return division
         return cls(Mesh(np.asarray(devices), ["p"]), ((),) * rank)

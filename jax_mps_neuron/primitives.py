@@ -142,7 +142,7 @@ def _matrices(operands: Sequence[Any], matrix_axes: int) -> tuple[Any, ...]:
 
 
 def _avals(operands: Sequence[Any], **parameters: Any) -> list[ShapedArray]:
-    """Types of the results. On a mesh with explicit axes they are sharded as x is, or else as any operand."""
+    """Types of the results. On explicit axes of a mesh they are sharded as x is, or else as any operand."""
     x = operands[dimensions.arrays(parameters) - 1]
     matrix_axes = parameters["matrix_axes"]
     whole = (*_matrices(operands, matrix_axes), *x.shape[matrix_axes:])
@@ -152,10 +152,10 @@ def _avals(operands: Sequence[Any], **parameters: Any) -> list[ShapedArray]:
         for d, axis in zip(own, spec_of(operand), strict=True):
             if d is not None and axes[d] is None and axis not in axes:
                 axes[d] = axis
-    dtypes = [x.dtype, compute_dtype(x), compute_dtype(x)]
-    return [
-        typed([whole[d] for d in result], dtype, [axes[d] for d in result], operands)
-        for result, dtype in zip(dimensions.of_results(len(whole), parameters), dtypes, strict=False)
+    _, *of_sums = dimensions.of_results(len(whole), parameters)
+    return [typed(whole, x.dtype, axes, operands)] + [
+        typed([whole[d] for d in own], compute_dtype(x), [axes[d] for d in own], operands)
+        for own in of_sums
     ]
 
 

@@ -19,6 +19,14 @@ try:
 except AttributeError:  # before 0.8
     from jax.experimental import enable_x64 as x64
 
+# Eight devices for what is sharded, in this process alone; what is not runs on the first.
+_flags = os.environ.get("XLA_FLAGS")
+os.environ["XLA_FLAGS"] = f"{_flags or ''} --xla_force_host_platform_device_count=8"
+DEVICES = jax.devices("cpu")
+os.environ.pop("XLA_FLAGS")
+if _flags is not None:
+    os.environ["XLA_FLAGS"] = _flags
+
 from metal_host import build
 
 from jax_mps_neuron import native
