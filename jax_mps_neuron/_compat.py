@@ -67,7 +67,8 @@ def custom_call(
     In place, the first result takes the buffer of the first operand. On cpu such a call must not state
     layouts, or XLA copies the operand wherever a reshape of a dot or a convolution makes it. It reads
     row-major operands then too, but XLA may give it results of a layout that someone asked for further
-    on, so those are pinned; an exported program, which may hold no such pin, is not in place.
+    on, or that suits a collective, so those are pinned; an exported program, which may hold no such pin,
+    is not in place.
     """
     exporting = ctx.module_context.lowering_parameters.for_export
     if not (in_place and platform == "cpu") or exporting:
@@ -79,7 +80,6 @@ def custom_call(
         results = rule(ctx, *operands, **_int32(attributes))
         pin = mlir.lower_fun(_pin_row_major, multiple_results=True)
         return pin(ctx.replace(avals_in=ctx.avals_out), *results)
-    # Before, nobody could ask for a layout inside of a program.
     call = mlir.custom_call(
         target,
         operands=operands,
@@ -88,7 +88,10 @@ def custom_call(
         backend_config={name: mlir.i32_attr(v) for name, v in attributes.items()},
         operand_output_aliases={0: 0},
     )
-    return call.results
+    return [
+        _pinned_row_major(result, aval.ndim) if aval.ndim > 1 else result
+        for result, aval in zip(call.results, ctx.avals_out, strict=True)
+    ]
 
 
 def _int32(attributes: dict[str, int]) -> dict[str, np.int32]:
@@ -102,6 +105,20 @@ def _pin_row_major(*values: Any) -> list[Any]:
         return with_layout_constraint(value, Layout(tuple(range(value.ndim)))) if value.ndim > 1 else value
 
     return [pin(value) for value in values]
+
+
+def _pinned_row_major(value: Any, rank: int) -> Any:
+    # XLA knew the constraint before JAX had a function for it.
+    order = list(reversed(range(rank)))
+    call = mlir.custom_call(
+        "LayoutConstraint",
+        operands=[value],
+        result_types=[value.type],
+        api_version=1,
+        operand_layouts=[order],
+        result_layouts=[order],
+    )
+    return call.result
 
 
 class Setting(Generic[T]):

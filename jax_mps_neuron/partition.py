@@ -131,7 +131,7 @@ class _Call:
         return division.mesh, run, [division.sharding(result) for result in self._results()], of_operands
 
     def _division(self, operands: Sequence[Any], *more: Any) -> _Division:
-        """That of the array in the most parts; of several, of x before the gradient, and that before more."""
+        """That of the array in the most parts; of several, x before the gradient, and that before more."""
         arrays = [*reversed(operands[1 : 1 + dimensions.arrays(self.parameters)]), *more]
         parts = [_parts(array.sharding, array.shape, self.whole, self.devices) for array in arrays]
         return _Division.of(max(parts, key=lambda p: math.prod(p.max(0) + 1)), self.devices)

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+import devices  # noqa: F401, before anything asks for a device
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,14 +19,6 @@ try:
     x64 = jax.enable_x64
 except AttributeError:  # before 0.8
     from jax.experimental import enable_x64 as x64
-
-# Eight devices for what is sharded, in this process alone; what is not runs on the first.
-_flags = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{_flags or ''} --xla_force_host_platform_device_count=8"
-DEVICES = jax.devices("cpu")
-os.environ.pop("XLA_FLAGS")
-if _flags is not None:
-    os.environ["XLA_FLAGS"] = _flags
 
 from metal_host import build
 
