@@ -186,6 +186,8 @@ class _Division:
             grid = parts.reshape(*sizes, rank)
             # By how many parts of each dimension the next device along an axis is further on.
             steps = [(grid.take(1, i) - grid.take(0, i)).reshape(-1, rank)[0] for i in range(len(sizes))]
+            if any(np.count_nonzero(step) > 1 for step in steps):
+                continue
             by_dimension = [sorted(zip([-s[d] for s in steps], names, strict=True)) for d in range(rank)]
             axes = tuple(tuple(name for step, name in pairs if step) for pairs in by_dimension)
             division = cls(Mesh(np.asarray(devices).reshape(sizes), names), axes)
