@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import dataclasses
 import inspect
 from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
+from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import mlir
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 try:
     from jax import ffi
 except ImportError:  # before 0.5
     from jax.extend import ffi  # type: ignore[no-redef]
 
+try:
+    from jax.experimental.custom_partitioning import custom_partitioning as _custom_partitioning
+except ImportError:
+    _custom_partitioning = None
+
 __all__ = [
     "Setting",
     "capsule_pointer",
     "custom_call",
+    "custom_partitioning",
+    "devices_of",
     "ffi",
     "function_of",
     "has_plugin",
     "is_committed",
     "is_staged",
     "lowers_for_here",
+    "outside_of_meshes",
     "plugin_table",
+    "resharded_like",
+    "spec_of",
+    "typed",
+    "vary_together",
+    "with_devices",
+    "without_meshes",
 ]
 
 T = TypeVar("T")
@@ -48,7 +67,8 @@ def custom_call(
     In place, the first result takes the buffer of the first operand. On cpu such a call must not state
     layouts, or XLA copies the operand wherever a reshape of a dot or a convolution makes it. It reads
     row-major operands then too, but XLA may give it results of a layout that someone asked for further
-    on, so those are pinned; an exported program, which may hold no such pin, is not in place.
+    on, or that suits a collective, so those are pinned; an exported program, which may hold no such pin,
+    is not in place.
     """
     exporting = ctx.module_context.lowering_parameters.for_export
     if not (in_place and platform == "cpu") or exporting:
@@ -60,7 +80,6 @@ def custom_call(
         results = rule(ctx, *operands, **_int32(attributes))
         pin = mlir.lower_fun(_pin_row_major, multiple_results=True)
         return pin(ctx.replace(avals_in=ctx.avals_out), *results)
-    # Before, nobody could ask for a layout inside of a program.
     call = mlir.custom_call(
         target,
         operands=operands,
@@ -69,7 +88,10 @@ def custom_call(
         backend_config={name: mlir.i32_attr(v) for name, v in attributes.items()},
         operand_output_aliases={0: 0},
     )
-    return call.results
+    return [
+        _pinned_row_major(result, aval.ndim) if aval.ndim > 1 else result
+        for result, aval in zip(call.results, ctx.avals_out, strict=True)
+    ]
 
 
 def _int32(attributes: dict[str, int]) -> dict[str, np.int32]:
@@ -83,6 +105,20 @@ def _pin_row_major(*values: Any) -> list[Any]:
         return with_layout_constraint(value, Layout(tuple(range(value.ndim)))) if value.ndim > 1 else value
 
     return [pin(value) for value in values]
+
+
+def _pinned_row_major(value: Any, rank: int) -> Any:
+    # XLA knew the constraint before JAX had a function for it.
+    order = list(reversed(range(rank)))
+    call = mlir.custom_call(
+        "LayoutConstraint",
+        operands=[value],
+        result_types=[value.type],
+        api_version=1,
+        operand_layouts=[order],
+        result_layouts=[order],
+    )
+    return call.result
 
 
 class Setting(Generic[T]):
@@ -186,3 +222,119 @@ def function_of(equations: Any, inputs: Any, outputs: Any, constants: dict[Any, 
     evaluate = jaxpr_as_fun(ClosedJaxpr(jaxpr, []))
     values = [constants[v] for v in closed]
     return lambda *arguments: evaluate(*values, *arguments)
+
+
+def _partitioned(function: Any, infer: Any, partition: Any, rule: str) -> Any:
+    """A function with how it is partitioned: `infer` and `partition` as custom_partitioning has them, and a
+    rule for Shardy, where that is."""
+    partitioned = _custom_partitioning(function)
+    shardy = "sharding_rule" in inspect.signature(partitioned.def_partition).parameters
+    partitioned.def_partition(
+        infer_sharding_from_operands=infer,
+        partition=partition,
+        decode_shardings=False,
+        **({"sharding_rule": rule} if shardy else {}),
+    )
+    return partitioned
+
+
+custom_partitioning = _partitioned if _custom_partitioning else None
+
+
+def devices_of(ctx: mlir.LoweringRuleContext) -> tuple[jax.Device, ...] | None:
+    """As many devices as a program is lowered for; None if they are not here.
+
+    JAX tells them only for programs with primitives of its own that need them. A partitioning is the same
+    on whatever devices, so any will do then.
+    """
+    context = ctx.module_context.axis_context
+    if context.device_assignment is not None:
+        return tuple(context.device_assignment)
+    try:
+        devices = jax.devices(ctx.module_context.platforms[0])
+    except RuntimeError:
+        return None
+    return tuple(devices[: context.num_devices]) if len(devices) >= context.num_devices else None
+
+
+def with_devices(ctx: mlir.LoweringRuleContext, devices: Any) -> mlir.LoweringRuleContext:
+    """The context with these devices, which custom_partitioning asks for."""
+    context = dataclasses.replace(ctx.module_context.axis_context, device_assignment=devices)
+    return ctx.replace(module_context=ctx.module_context.replace(axis_context=context))
+
+
+def outside_of_meshes() -> Any:
+    """A context without the mesh that the user may have set."""
+    if not hasattr(jax.sharding, "use_abstract_mesh"):
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+
+
+def without_meshes(ctx: mlir.LoweringRuleContext) -> mlir.LoweringRuleContext:
+    """The context with operands whose types say nothing of meshes."""
+    return ctx.replace(avals_in=[ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in])
+
+
+# Types of arrays. Since 0.5 they hold shardings, on meshes with explicit axes; and over which manual axes a
+# value varies, inside of shard_map: `manual_axis_type` since 0.10, `vma` before.
+
+
+def spec_of(aval: Any) -> tuple[Any, ...]:
+    """By which explicit axis of a mesh each dimension is sharded, or None."""
+    sharding = getattr(aval, "sharding", None)
+    return (
+        (None,) * aval.ndim
+        if sharding is None
+        else (*sharding.spec, *(None,) * (aval.ndim - len(sharding.spec)))
+    )
+
+
+def _varying(aval: Any) -> frozenset[str]:
+    manual = getattr(aval, "manual_axis_type", None)
+    return getattr(aval, "vma", frozenset()) if manual is None else manual.varying
+
+
+def typed(shape: Any, dtype: Any, spec: Any, operands: Any) -> ShapedArray:
+    """The type of a result with that spec, computed from operands of these types."""
+    meshes = [s.mesh for s in (getattr(aval, "sharding", None) for aval in operands) if s is not None]
+    mesh = next((mesh for mesh in meshes if not mesh.empty), None)
+    if mesh is None:
+        return ShapedArray(shape, dtype)
+    varying = frozenset().union(*map(_varying, operands))
+    if hasattr(operands[0], "manual_axis_type"):
+        kwargs = {"manual_axis_type": type(operands[0].manual_axis_type)(varying=varying)}
+    else:
+        kwargs = {"vma": varying}
+    return ShapedArray(shape, dtype, sharding=NamedSharding(mesh, P(*spec)), **kwargs)
+
+
+def vary_together(values: Any) -> list[Any]:
+    """Values, or None, made to vary over all manual axes over which any does.
+
+    What did not vary over an axis has a gradient that is a sum over it.
+    """
+    if not hasattr(jax, "typeof"):
+        return list(values)
+    own = [frozenset() if value is None else _varying(jax.typeof(value)) for value in values]
+    every = frozenset().union(*own)
+
+    def vary(value, missing):
+        if not missing:
+            return value
+        axes = tuple(sorted(missing))
+        return lax.pcast(value, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(value, axes)
+
+    return [
+        value if value is None else vary(value, every - have)
+        for value, have in zip(values, own, strict=True)
+    ]
+
+
+def resharded_like(value: Any, other: Any) -> Any:
+    """A value sharded over explicit axes as another is."""
+    if not hasattr(jax, "typeof"):
+        return value
+    have, want = (jax.typeof(v) for v in (value, other))
+    if spec_of(have) == spec_of(want):
+        return value
+    return jax.sharding.reshard(value, want.sharding)

@@ -11,6 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from . import primitives, reference
+from ._compat import resharded_like, vary_together
 from .descriptor import Neuron, NeuronType
 from .lowering import resolve
 from .operands import Operands, as_scalars, compute_dtype, prepare, prepare_gradient
@@ -53,7 +54,7 @@ def neuron(
     """
     lowering = resolve(lowering)
     kind, operands = prepare(x, neuron, bias, alpha)
-    return _neuron(_Static(kind, lowering), *operands)
+    return _neuron(_Static(kind, lowering), *vary_together(operands))
 
 
 def neuron_gradient(
@@ -156,7 +157,10 @@ def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array
     scalars = [name for name in ("alpha", "a", "b", "c") if wanted[name]]
     if scalars:
         cotangents.update(_scalar_cotangents(static.kind, o, scalars, gradient))
-    return tuple(cotangents.values())
+    return tuple(
+        None if cotangent is None else resharded_like(cotangent, getattr(o, name))
+        for name, cotangent in cotangents.items()
+    )
 
 
 _neuron.defvjp(_neuron_fwd, _neuron_bwd, symbolic_zeros=True)

@@ -13,8 +13,8 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from . import native
-from ._compat import Setting, custom_call, lowers_for_here
+from . import native, partition
+from ._compat import Setting, custom_call, lowers_for_here, outside_of_meshes, without_meshes
 from .metal import device, kernel, plugin
 from .metal.bindings import MetalError
 from .native import NEURON, NEURON_GRADIENT
@@ -90,11 +90,12 @@ def register(primitive: Primitive, target: str, function: Callable[..., list[Any
     by newer versions, hence the default rule. Of several other platforms, which share it, all take
     the custom call or none.
     """
-    mlir.register_lowering(primitive, partial(_lower, target, function, True), platform="cpu")
-    mlir.register_lowering(primitive, partial(_lower, target, function, False))
+    mlir.register_lowering(primitive, partial(_lower, primitive, target, function, True), platform="cpu")
+    mlir.register_lowering(primitive, partial(_lower, primitive, target, function, False))
 
 
 def _lower(
+    primitive: Primitive,
     target: str,
     function: Callable[..., list[Any]],
     on_cpu: bool,
@@ -108,14 +109,20 @@ def _lower(
     lowered_for = ctx.platforms or ctx.module_context.platforms
     platforms = ["cpu"] if on_cpu else [name for name in lowered_for if name != "cpu"]
     routes = {route(platform, lowering)[0] for platform in platforms}
-    if "inline" in routes:
+    place = partition.place(ctx) if "custom_call" in routes else ""
+    if "inline" in routes or (place == "undivided" and lowering == "auto"):
         on_gpu = all(platform in ("cuda", "rocm") for platform in platforms)
         inline = partial(function, kind=kind, sums_apart=on_gpu, **attributes)
-        return mlir.lower_fun(inline, multiple_results=True)(ctx, *operands)
+        with outside_of_meshes():
+            return mlir.lower_fun(inline, multiple_results=True)(without_meshes(ctx), *operands)
     if "metal" in routes:
         return _call_back(ctx, platforms[0], target, operands, {"kind": kind, **attributes})
     for platform in platforms:
         _check_runs(ctx, platform, target)
+    if place == "divided":
+        parameters = {"kind": kind, "lowering": "custom_call", **attributes}
+        parameters |= {"in_place": in_place} if target == NEURON_GRADIENT else {}
+        return partition.lower(primitive, function, ctx, *operands, **parameters)
     # In a training step nobody reads the incoming gradient after this call, so the data gradient takes
     # its buffer; where someone does, XLA copies it. Forward, x is a residual and stays.
     first: tuple[Any, Any] = ctx.avals_in[0], ctx.avals_out[0]

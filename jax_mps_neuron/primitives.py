@@ -31,7 +31,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jax.interpreters import partial_eval as pe
 
-from . import lowering, reference
+from . import dimensions, lowering, reference
+from ._compat import spec_of, typed
 from .descriptor import NeuronType
 from .operands import compute_dtype
 
@@ -140,18 +141,32 @@ def _matrices(operands: Sequence[Any], matrix_axes: int) -> tuple[Any, ...]:
     return jnp.broadcast_shapes(*(operand.shape[:matrix_axes] for operand in operands))
 
 
+def _avals(operands: Sequence[Any], **parameters: Any) -> list[ShapedArray]:
+    """Types of the results. On explicit axes of a mesh they are sharded as x is, or else as any operand."""
+    x = operands[dimensions.arrays(parameters) - 1]
+    matrix_axes = parameters["matrix_axes"]
+    whole = (*_matrices(operands, matrix_axes), *x.shape[matrix_axes:])
+    found = dimensions.of_operands([operand.shape for operand in operands], whole, parameters)
+    axes: list[Any] = [None] * len(whole)
+    for operand, own in sorted(zip(operands, found, strict=True), key=lambda pair: pair[0] is not x):
+        for d, axis in zip(own, spec_of(operand), strict=True):
+            if d is not None and axes[d] is None and axis not in axes:
+                axes[d] = axis
+    _, *of_sums = dimensions.of_results(len(whole), parameters)
+    return [typed(whole, x.dtype, axes, operands)] + [
+        typed([whole[d] for d in own], compute_dtype(x), [axes[d] for d in own], operands)
+        for own in of_sums
+    ]
+
+
 @neuron_p.def_abstract_eval
-def _neuron_aval(x, scalars, *vectors, matrix_axes, **_):
-    matrices = _matrices((x, scalars, *vectors), matrix_axes)
-    return [ShapedArray((*matrices, *x.shape[matrix_axes:]), x.dtype)]
+def _neuron_aval(*operands, **parameters):
+    return _avals(operands, **parameters)
 
 
 @neuron_gradient_p.def_abstract_eval
-def _neuron_gradient_aval(gradient, x, scalars, *vectors, matrix_axes, bias_gradient, slope_gradient, **_):
-    matrices = _matrices((gradient, x, scalars, *vectors), matrix_axes)
-    data = ShapedArray((*matrices, *x.shape[matrix_axes:]), x.dtype)
-    sums = ShapedArray((*matrices, *x.shape[-1:]), compute_dtype(x))
-    return [data] + [sums] * (bias_gradient + slope_gradient)
+def _neuron_gradient_aval(*operands, **parameters):
+    return _avals(operands, **parameters)
 
 
 # Evaluation outside of jit

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+import devices  # noqa: F401, before anything asks for a device
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -8,7 +8,10 @@ import jax
 import numpy as np
 import pytest
 from conftest import draw
+from devices import mesh_of
 from jax import export
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from lowering_test import run_python
 
 import jax_mps_neuron as jmn
@@ -99,3 +102,55 @@ def test_persistent_cache_hits_in_a_second_process(tmp_path):
     assert cold == 0
     assert warm >= 1
     assert first == second
+
+
+def test_a_program_for_several_devices_is_exported_inline(native_library):
+    """It runs where no partitioner can call back into this process."""
+    mesh = mesh_of(4)
+    rows, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    x, bias = draw(0, (16, 4)), draw(1, (4,))
+    step = jax.jit(jax.grad(loss, (0, 1)), in_shardings=(rows, whole), out_shardings=(rows, whole))
+    exported = export.export(step)(x, bias)
+    assert "custom_call" not in exported.mlir_module().replace("custom_call @Sharding", "")
+    results = export.deserialize(exported.serialize()).call(
+        jax.device_put(x, rows), jax.device_put(bias, whole)
+    )
+    for got, want in zip(results, jax.grad(loss, (0, 1))(x, bias), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+CACHED_SHARDED = """
+import json, jax, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+import jax_mps_neuron as jmn
+mesh = Mesh(np.asarray(jax.devices()), ("data",))
+neuron = getattr(jmn.Neuron, NEURON)()
+step = jax.jit(jax.grad(lambda x, b: jmn.neuron(x, neuron, b).sum(), (0, 1)))
+plain = jax.jit(jax.grad(lambda x, b: jmn.reference.neuron(x, neuron, b).sum(), (0, 1)))
+x, b = np.linspace(-3, 3, 32, dtype=np.float32).reshape(8, 4), np.ones(4, np.float32)
+got = step(jax.device_put(x, NamedSharding(mesh, P("data"))), jax.device_put(b, NamedSharding(mesh, P())))
+assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(got, plain(x, b))), "the program of another type"
+print(json.dumps(sum(h.endswith("cache_hits") for h in hits)))
+"""
+
+
+def test_persistent_cache_of_programs_for_several_devices(tmp_path, native_library):
+    """With JAX's setting that keeps callbacks out of its key: who asks for another type gets that type."""
+    environment = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_REMOVE_CUSTOM_PARTITIONING_PTR_FROM_CACHE_KEY": "1",
+    }
+
+    def hits(neuron: str) -> int:
+        code = CACHED_SHARDED.replace("NEURON", repr(neuron))
+        result = run_python(code, **environment)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    first, other, again = hits("sigmoid"), hits("softsign"), hits("sigmoid")
+    assert again > other >= first

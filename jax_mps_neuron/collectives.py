@@ -1,0 +1,110 @@
+"""The collectives of a compiled program: what its devices send each other."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+__all__ = ["Collective", "collectives"]
+
+_KINDS = "all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter"
+_INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{_KINDS}|ragged-all-to-all)(?P<start>-start)?\(")
+_SHAPE = re.compile(r"\b[a-z]+\d+\w*\[([\d,]*)\]")
+# The three ways in which XLA writes groups of devices: a list, an order of all devices cut into groups, and
+# the axes of a mesh.
+_LISTED = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
+_ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+_CUT = re.compile(rf"replica_groups=\[([\d,]+)\]<={_ORDER}")
+_MESH = re.compile(rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_ORDER}\))? ?\{{([^}}:]*)\}}")
+
+Groups = frozenset[frozenset[int]]
+
+
+class Collective(NamedTuple):
+    """One instruction.
+
+    Attributes:
+      kind: XLA's name of it, such as "all-reduce".
+      shapes: of the results on each device; XLA combines several of a kind into one.
+      axes: the mesh axes of more than one device that it goes over; None where its devices are not those
+        of axes, or are not listed by groups.
+    """
+
+    kind: str
+    shapes: tuple[tuple[int, ...], ...]
+    axes: tuple[str, ...] | None
+
+    @property
+    def elements(self) -> int:
+        """Of its results on one device."""
+        return sum(map(math.prod, self.shapes))
+
+
+def collectives(compiled: Any, mesh: jax.sharding.Mesh) -> list[Collective]:
+    """The collectives of a program, in the order of its text.
+
+    Args:
+      compiled: what ``jax.jit(f).lower(...).compile()`` gives for arrays on the devices of `mesh`.
+      mesh: names the axes.
+    """
+    groups = dict(_groups_of_axes(mesh))
+    found = []
+    for line in compiled.as_text().splitlines():
+        if match := _INSTRUCTION.search(line):
+            shapes = [_numbers(shape) for shape in _SHAPE.findall(match["type"])]
+            if match["start"] and match["kind"] != "all-reduce":
+                shapes = shapes[len(shapes) // 2 :]  # operands first, then results
+            found.append(Collective(match["kind"], tuple(shapes), groups.get(_groups(line, mesh.size))))
+    return found
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(",") if n)
+
+
+def _partition(groups: Any) -> Groups:
+    return frozenset(frozenset(int(i) for i in group) for group in groups)
+
+
+def _groups(line: str, size: int) -> Groups:
+    """The devices, by their place in the mesh, that an instruction puts together."""
+    if match := _CUT.search(line):
+        return _partition(_order(match[2], match[3]).reshape(_numbers(match[1])))
+    if match := _MESH.search(line):
+        sizes = {name: int(size) for name, size in re.findall(r"'(.*?)'=(\d+)", match[1])}
+        devices = _order(match[2], match[3]) if match[2] else np.arange(math.prod(sizes.values()))
+        together = [list(sizes).index(name) for name in re.findall(r"'(.*?)'", match[4])]
+        return _along(devices.reshape(tuple(sizes.values())), together)
+    if match := _LISTED.search(line):
+        return _partition(
+            map(_numbers, re.findall(r"\{([\d,]+)\}", match[1])) if match[1] else [range(size)]
+        )
+    return frozenset()
+
+
+def _order(dimensions: str, permutation: str | None) -> np.ndarray:
+    """Devices 0, 1, ... in those dimensions, transposed."""
+    shape = _numbers(dimensions)
+    return np.arange(math.prod(shape)).reshape(shape).transpose(_numbers(permutation or "") or None)
+
+
+def _along(devices: np.ndarray, together: Sequence[int]) -> Groups:
+    """The groups of the devices of a mesh that differ in these axes alone."""
+    apart = [i for i in range(devices.ndim) if i not in together]
+    size = math.prod(devices.shape[i] for i in together)
+    return _partition(devices.transpose(*apart, *together).reshape(-1, size))
+
+
+def _groups_of_axes(mesh: jax.sharding.Mesh) -> Iterator[tuple[Groups, tuple[str, ...]]]:
+    sizes: tuple[int, ...] = mesh.devices.shape
+    devices = np.arange(mesh.size).reshape(sizes)
+    wide = [i for i, size in enumerate(sizes) if size > 1]
+    for count in range(len(wide) + 1):
+        for together in combinations(wide, count):
+            yield _along(devices, together), tuple(mesh.axis_names[i] for i in together)
