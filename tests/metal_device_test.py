@@ -15,8 +15,7 @@ from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import NeuronType, primitives
-from jax_mps_neuron.metal import Device, Kernel, MetalError
-from jax_mps_neuron.metal import device as device_module
+from jax_mps_neuron.metal import Device, Kernel, MetalError, pipelines
 from jax_mps_neuron.metal.device import problem
 
 ALPHA = 1.25
@@ -143,9 +142,9 @@ def test_whole_pages_of_what_is_not_contiguous(fake_metal):
 
 def test_arguments_are_bound_by_the_indices_of_the_source(fake_metal, monkeypatch):
     """Which the host and CUDA, that take buffers by position, do not see."""
-    good = device_module.source
+    good = pipelines.source
     monkeypatch.setattr(
-        device_module,
+        pipelines,
         "source",
         lambda kernel: (
             good(kernel)
@@ -255,9 +254,9 @@ def test_without_a_gpu(fake_metal):
 
 
 def test_a_compile_error_shows_the_log_and_the_line(fake_metal, monkeypatch):
-    good = device_module.source(Kernel(NeuronType.TANH, forward=True))
+    good = pipelines.source(Kernel(NeuronType.TANH, forward=True))
     broken = good.replace("return p.a * tanh(p.b * z);", "return p.a * tanh(p.b * zz);")
-    monkeypatch.setattr(device_module, "source", lambda kernel: broken)
+    monkeypatch.setattr(pipelines, "source", lambda kernel: broken)
     device = Device()
     with pytest.raises(MetalError) as error:
         device.neuron(np.ones(3, np.float32), jmn.Neuron.tanh())
@@ -296,6 +295,21 @@ def test_a_fault_says_what_and_passes(fault, how, message, fake_metal):
         device.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias)
     data = device.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias).data
     assert_close(data, apple.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias, 1.0).data, factor=2)
+
+
+def test_an_encoder_is_ended_whatever_happens(fake_metal, monkeypatch):
+    """PyObjC may raise, and so may a key press; the fixture looks for encoders that are not ended."""
+    device = Device()
+    x = np.ones((3, 4), np.float32)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake_metal._Encoder, "setBytes_length_atIndex_", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        device.neuron(x, jmn.Neuron.relu())
+    monkeypatch.undo()
+    assert (device.neuron(x, jmn.Neuron.relu()) == x).all()
 
 
 def test_too_long_for_a_buffer(fake_metal, monkeypatch):

@@ -251,6 +251,11 @@ def test_every_instantiation_is_of_a_template():
         ({"channels": 2.5}, "channels is 2.5"),
         ({"shared": ("alpha",)}, r"shared is \('alpha',\); it may be a tuple of 'gradient', 'x'"),
         ({"shared": "bias"}, "shared is 'bias'"),
+        ({"shared": ({},)}, r"shared is \({},\)"),
+        ({"rows": True}, "rows is True; it may be an integer"),
+        ({"matrices": 2**32}, r"fewer than 2\^32 threadgroups along an axis"),
+        ({"rows": 2**50}, r"rows is 1125899906842624 .* and this has 1125899906842624 and"),
+        ({"rows": 2**32, "channels": 2**32}, r"up to 2\^63 elements"),
     ],
 )
 def test_launches_that_there_are_not(arguments, message):
@@ -277,6 +282,7 @@ def test_launch():
         300,
         1,
     ]
+    assert metal.launch_for(kernel, *np.int64([3, 500, 300]), shared=("bias",)) == launch
     flat = metal.launch_for(metal.Kernel(jmn.NeuronType.GELU), 1, 2**33, 3)
     assert flat.grid == (2**33 * 3 // 16384, 1, 1)
     assert flat.partials == 0
@@ -287,6 +293,9 @@ def test_launch():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"type": 15}, "type is 15; it may be a NeuronType"),
+        ({"type": "gelu"}, "type is 'gelu'; it may be a NeuronType"),
+        ({"dtype": np.dtype("float32")}, r"dtype is dtype\('float32'\); it may be one of 'float32'"),
         ({"dtype": "float64"}, "dtype is 'float64'; it may be one of 'float32', 'float16', 'bfloat16'"),
         ({"bias_gradient": True}, "bias_gradient is True without a bias"),
         ({"slope_gradient": True}, "slope_gradient is True for GELU; only PRELU has slopes"),
@@ -295,7 +304,12 @@ def test_launch():
 )
 def test_kernels_that_there_are_not(arguments, message):
     with pytest.raises(ValueError, match=message):
-        metal.Kernel(jmn.NeuronType.GELU, **arguments)
+        metal.Kernel(**{"type": jmn.NeuronType.GELU, **arguments})
+
+
+def test_source_of_what_is_no_kernel():
+    with pytest.raises(TypeError, match=r"kernel is 'gelu'; it may be a jax_mps_neuron\.metal\.Kernel"):
+        metal.source("gelu")
 
 
 def test_host_bfloat_is_that_of_jax(hosts):
