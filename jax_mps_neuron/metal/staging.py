@@ -144,7 +144,7 @@ def _static_argnums(
     static_argnames: str | Sequence[str] | None,
     **_: Any,
 ) -> tuple[int, ...] | None:
-    """The positions of the static arguments, on every version as the newest `jax.jit` finds them: a negative
+    """The positions of the static arguments, on every version as the newest `jax.jit` has them: a negative
     one counts from the last parameter, or from the last argument if there may be any number of them."""
     try:
         parameters = list(inspect.signature(fun).parameters.values())
