@@ -98,11 +98,14 @@ def learned(x, bias, neuron):
 
 
 def operations_of(function, *arguments):
-    """The operations of a program for a Metal plugin, whatever their dialect."""
-    text = lowered(function, *arguments, platforms=("METAL",))
-    return set(re.findall(r"^ *(?:%[\w:, %]+ = )?\"?([a-z_]+(?:\.\w+)?)\"?[ (<]", text, re.MULTILINE)) - {
-        "module"
-    }
+    """The operations of a program for a Metal plugin, whatever their dialect, but for its functions."""
+    _, _, text = lowered(function, *arguments, platforms=("METAL",)).partition(
+        "\n"
+    )  # the module's attributes
+    names = re.findall(r'^ *(?:%[\w:, %]+ = )?"?([a-z_]+(?:\.\w+)?)"?[ (<]', text, re.MULTILINE)
+    # Within a reduction, operations follow the word that introduces them.
+    names += re.findall(r"\b((?:stablehlo|mhlo|chlo)\.\w+)\b", text)
+    return set(names) - {"module", "func.func", "func.call", "call", "func.return", "return"}
 
 
 @pytest.mark.parametrize("x_dtype", ["float32", "float16"])

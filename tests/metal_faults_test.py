@@ -124,7 +124,7 @@ def test_a_failing_launch_under_metal_jit(fake_metal):
     def step(x, bias):
         return x - jax.grad(lambda x: (jmn.neuron(x, jmn.Neuron.gelu(), bias) ** 2).sum())(x)
 
-    x, bias = draw(0, (40, 6)), draw(1, (6,))
+    x, bias = 2 * draw(0, (40, 6)), draw(1, (6,))
     staged = jmn.metal.jit(step, donate_argnums=0)
     expected = jax.jit(step)(x, bias)
     for _ in range(2):

@@ -74,8 +74,8 @@ def check(host, neuron, dtype, shape, order=0):
 
 
 # [matrices, rows, channels]: one element, one ragged tile, exact tiles, several strips and column tiles,
-# vectors in several matrices.
-SHAPES = [(1, 1, 1), (2, 7, 5), (1, 128, 128), (1, 129, 130), (2, 300, 3), (2, 40, 8)]
+# vectors in several matrices, primes with several of all three.
+SHAPES = [(1, 1, 1), (2, 7, 5), (1, 128, 128), (1, 129, 130), (2, 300, 3), (2, 40, 8), (2, 131, 137)]
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
