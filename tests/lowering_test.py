@@ -104,7 +104,7 @@ def operations_of(function, *arguments):
     )  # the module's attributes
     names = re.findall(r'^ *(?:%[\w:, %]+ = )?"?([a-z_]+(?:\.\w+)?)"?[ (<]', text, re.MULTILINE)
     # Within a reduction, operations follow the word that introduces them.
-    names += re.findall(r"\b((?:stablehlo|mhlo|chlo)\.\w+)\b", text)
+    names += re.findall(r"\b((?:stablehlo|mhlo|chlo)\.\w+)\b(?! =)", text)  # not an attribute
     return set(names) - {"module", "func.func", "func.call", "call", "func.return", "return"}
 
 
