@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import devices  # noqa: F401, before anything asks for a device
@@ -22,7 +23,7 @@ except AttributeError:  # before 0.8
 
 from metal_host import build
 
-from jax_mps_neuron import native
+from jax_mps_neuron import native, primitives
 from jax_mps_neuron._compat import ffi
 from jax_mps_neuron.metal import device as metal_device
 
@@ -106,6 +107,26 @@ def fake_metal(metal_cache, monkeypatch):
     metal_device.default_device.cache_clear()
     for name in names:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """The names of the kernels that `metal.jit` ran, in order. They are the primitives' reference, so that
+    everything between them is what is tested."""
+    names: list[str] = []
+    functions = {"neuron": primitives._forward, "neuron_gradient": primitives._backward}
+    compiled = {}
+
+    def execute(name, operands, **params):
+        assert all(type(operand) is np.ndarray for operand in operands)
+        assert all(operand.dtype in ("float32", "float16", "bfloat16") for operand in operands)
+        key = (name, *sorted(params.items()))
+        kernel = compiled.setdefault(key, jax.jit(partial(functions[name], **params)))
+        names.append(name)
+        return [np.array(result) for result in kernel(*operands)]
+
+    monkeypatch.setattr(metal_device, "execute", execute)
+    return names
 
 
 def draw(seed: int, shape, dtype: str = "float32", scale: float = 1.0):

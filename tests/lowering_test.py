@@ -86,16 +86,54 @@ LEGAL = {
 }
 
 
+def learned(x, bias, neuron):
+    """The gradients that Apple's kernel does not have, batched."""
+
+    def total(parameters, x, alpha):
+        return layer(x, bias, "inline", jmn.Neuron(neuron.type, *parameters)).sum() * alpha
+
+    parameters = (neuron.a, neuron.b, neuron.c)
+    gradients = jax.grad(total, (0, 1, 2), allow_int=True)
+    return jax.vmap(gradients, (None, 0, None))(parameters, x, jnp.float32(1.5))
+
+
+def operations_of(function, *arguments):
+    """The operations of a program for a Metal plugin, whatever their dialect, but for its functions."""
+    _, _, text = lowered(function, *arguments, platforms=("METAL",)).partition(
+        "\n"
+    )  # the module's attributes
+    names = re.findall(r'^ *(?:%[\w:, %]+ = )?"?([a-z_]+(?:\.\w+)?)"?[ (<]', text, re.MULTILINE)
+    # Within a reduction, operations follow the word that introduces them.
+    names += re.findall(r"\b((?:stablehlo|mhlo|chlo)\.\w+)\b(?! =)", text)  # not an attribute
+    return set(names) - {"module", "func.func", "func.call", "call", "func.return", "return"}
+
+
 @pytest.mark.parametrize("x_dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_inline_keeps_to_what_metal_plugins_legalize(name, x_dtype):
     neuron = zoo.neurons(4)[name]
     x, gradient, bias = X.astype(x_dtype), G.astype(x_dtype), B.astype(x_dtype)
-    text = lowered(lambda *o: backward(*o, "inline", neuron), gradient, x, bias, platforms=("METAL",))
-    text += lowered(lambda *o: layer(*o, "inline", neuron), x, bias, platforms=("METAL",))
-    operations = set(re.findall(r"\bstablehlo\.(\w+)\b", text)) | set(re.findall(r"\bchlo\.(\w+)\b", text))
-    assert "multiply" in operations
-    assert operations <= LEGAL, operations - LEGAL
+
+    def gradients(gradient, x, bias):
+        return backward(gradient, x, bias, "inline", neuron)
+
+    def alone(gradient, x):
+        return jax.vjp(lambda x: layer(x, None, "inline", neuron), x)[1](gradient)
+
+    two = [jnp.stack([o, o]) for o in (gradient, x)]
+    legal = {f"stablehlo.{operation}" for operation in LEGAL}
+    for program in (
+        (lambda x, bias: layer(x, bias, "inline", neuron), x, bias),
+        (gradients, gradient, x, bias),
+        (alone, gradient, x),
+        (jax.vmap(gradients, (0, 0, None)), *two, bias),
+    ):
+        operations = operations_of(*program)
+        assert "stablehlo.multiply" in operations
+        assert operations <= legal, operations - legal
+    # alpha, a, b and c are slices of one operand, so their gradients are padded.
+    operations = operations_of(lambda x, bias: learned(x, bias, neuron), two[1], bias)
+    assert operations <= legal | {"stablehlo.pad"}, operations - legal
 
 
 # The compiled program

@@ -63,14 +63,15 @@ def test_a_difference_is_seen(fake_metal, monkeypatch):
     assert d.y < 1e-5 < 0.1 < d.data
 
 
-def test_what_apple_refuses_is_a_line_of_the_report(fake_metal, monkeypatch):
+@pytest.mark.parametrize("error", ["objc.error", "ValueError"])  # an NSInvalidArgumentException is that
+def test_what_apple_refuses_is_a_line_of_the_report(error, fake_metal, monkeypatch):
     import MetalPerformanceShaders
     import objc
 
     class Picky(MetalPerformanceShaders.MPSMatrixNeuronGradient):
         def setNeuronType_parameterA_parameterB_parameterC_(self, kind, *parameters):  # noqa: N802
             if kind == NeuronType.TANH:
-                raise objc.error("no such type")
+                raise (objc.error if error == "objc.error" else ValueError)("no such type")
             super().setNeuronType_parameterA_parameterB_parameterC_(kind, *parameters)
 
     monkeypatch.setattr(MetalPerformanceShaders, "MPSMatrixNeuronGradient", Picky)
@@ -100,5 +101,7 @@ def test_doctor_prints_the_comparison(fake_metal, monkeypatch, capsys):
 
 def test_doctor_without_apples_kernels(fake_metal, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "MetalPerformanceShaders", None)
+    fake_metal.counts.clear()
     assert doctor.run(argparse.Namespace()) == 0
     assert "none: Apple's kernels need pip install 'jax-mps-neuron[metal]'" in capsys.readouterr().out
+    assert fake_metal.counts["libraries"] == 0  # nothing is compiled for a comparison with nothing

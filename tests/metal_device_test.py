@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import sys
 import threading
 
 import apple
@@ -15,9 +14,7 @@ from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import NeuronType, primitives
-from jax_mps_neuron.metal import Device, Kernel, MetalError
-from jax_mps_neuron.metal import device as device_module
-from jax_mps_neuron.metal.device import problem
+from jax_mps_neuron.metal import Device, pipelines
 
 ALPHA = 1.25
 
@@ -143,9 +140,9 @@ def test_whole_pages_of_what_is_not_contiguous(fake_metal):
 
 def test_arguments_are_bound_by_the_indices_of_the_source(fake_metal, monkeypatch):
     """Which the host and CUDA, that take buffers by position, do not see."""
-    good = device_module.source
+    good = pipelines.source
     monkeypatch.setattr(
-        device_module,
+        pipelines,
         "source",
         lambda kernel: (
             good(kernel)
@@ -229,93 +226,3 @@ def test_matrices(leading, fake_metal):
         *map(jnp.asarray, operands[1:]), kind=NeuronType.PRELU, lowering="inline", matrix_axes=axes
     )
     assert_close(y, want, factor=2)
-
-
-# What can go wrong
-
-
-def test_without_metal(monkeypatch):
-    monkeypatch.setitem(sys.modules, "Metal", None)
-    with pytest.raises(
-        MetalError, match=r"needs macOS .* pip install 'jax-mps-neuron\[metal\]'; this is \w+ on"
-    ):
-        Device()
-
-
-def test_without_a_gpu(fake_metal):
-    fake_metal.faults["device"] = "none"
-    with pytest.raises(MetalError, match="Metal finds no GPU"):
-        Device()
-    fake_metal.faults["newCommandQueue"] = "none"
-    with pytest.raises(MetalError, match="gives no command queue"):
-        Device()
-    fake_metal.faults["device"] = "none"
-    assert "Metal finds no GPU" in problem()
-    assert problem() == ""  # and is found again
-
-
-def test_a_compile_error_shows_the_log_and_the_line(fake_metal, monkeypatch):
-    good = device_module.source(Kernel(NeuronType.TANH, forward=True))
-    broken = good.replace("return p.a * tanh(p.b * z);", "return p.a * tanh(p.b * zz);")
-    monkeypatch.setattr(device_module, "source", lambda kernel: broken)
-    device = Device()
-    with pytest.raises(MetalError) as error:
-        device.neuron(np.ones(3, np.float32), jmn.Neuron.tanh())
-    assert "neuron_forward_tanh_float does not compile on a host that runs Metal source" in str(error.value)
-    line = next(i for i, line in enumerate(broken.splitlines(), 1) if "zz" in line)
-    assert f"program_source:{line}:" in str(error.value)
-    assert (
-        f"{line} |   NEURON_INLINE T value(T z, Parameters<T> p) {{ return p.a * tanh(p.b * zz); }}"
-        in str(error.value)
-    )
-    monkeypatch.undo()
-    assert device.neuron(np.zeros(3, np.float32), jmn.Neuron.tanh()).tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("fault", "how", "message"),
-    [
-        ("newLibrary", "broken", "does not compile on .*:\nbroken"),
-        (
-            "newFunction",
-            "broken",
-            "the library of neuron_gradient_gelu_float_bias_bias_gradient has no function",
-        ),
-        ("newPipeline", "broken", "gives no pipeline on .*: broken"),
-        ("newBuffer", "0", "has no memory for the result, 3600 bytes"),
-        ("newBuffer", "1", "has no memory for the partial sums, 48 bytes"),
-        ("newBuffer", "2", "has no memory for the sums, 24 bytes"),
-        ("execution", "broken", "neuron_gradient_gelu_float_bias_bias_gradient failed on .*: broken"),
-    ],
-)
-def test_a_fault_says_what_and_passes(fault, how, message, fake_metal):
-    device = Device()
-    gradient, x, bias = arrays((150, 6))
-    fake_metal.faults[fault] = how
-    with pytest.raises(MetalError, match=message):
-        device.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias)
-    data = device.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias).data
-    assert_close(data, apple.neuron_gradient(gradient, x, jmn.Neuron.gelu(), bias, 1.0).data, factor=2)
-
-
-def test_too_long_for_a_buffer(fake_metal, monkeypatch):
-    monkeypatch.setattr(fake_metal._Device, "maxBufferLength", lambda self: 64)
-    with pytest.raises(MetalError, match=r"x has 68 bytes; on .* it may have 64"):
-        Device().neuron(np.zeros(17, np.float32), jmn.Neuron.gelu())
-
-
-def test_arguments_are_checked_as_in_jax(fake_metal):
-    device = Device()
-    x = np.zeros((3, 4), np.float32)
-    with pytest.raises(ValueError, match=r"bias has shape \(3,\), but x has 4 channels"):
-        device.neuron(x, jmn.Neuron.gelu(), np.zeros(3))
-    with pytest.raises(TypeError, match=r"x is \[\[1.0\]\]; it may be an array"):
-        device.neuron([[1.0]], jmn.Neuron.gelu())
-    with pytest.raises(TypeError, match=r"gradient is \[1.0\]; it may be an array"):
-        device.neuron_gradient([1.0], x, jmn.Neuron.gelu())
-    with pytest.raises(TypeError, match="x has dtype int32"):
-        device.neuron(np.zeros(3, np.int32), jmn.Neuron.gelu())
-    with pytest.raises(ValueError, match=r"gradient has shape \(4,\); it may be x's, \(3, 4\)"):
-        device.neuron_gradient(x[0], x, jmn.Neuron.gelu())
-    with pytest.raises(TypeError, match="x has dtype float64; on Metal it may be one of float32"):
-        device.execute("neuron", [np.zeros(3), np.zeros(4)], kind=NeuronType.GELU)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import warnings
 
 import pytest
 
-from jax_mps_neuron import metal
+from jax_mps_neuron import doctor, metal
 from jax_mps_neuron.lowering import route
 from jax_mps_neuron.metal import pjrt, plugin
 from jax_mps_neuron.native import NEURON, NEURON_GRADIENT
@@ -131,6 +132,23 @@ def test_what_is_missing_is_known_before_anybody_registers(name, use):
     table, reason = HALF_THERE[name]
     use(table)
     assert route("METAL")[1].startswith(reason)
+
+
+@pytest.mark.parametrize("name", ["an old API", "missing fields", "an error"])
+def test_doctor_has_the_same_line(name, use, monkeypatch, capsys):
+    table, reason = HALF_THERE[name]
+    use(table)
+    monkeypatch.setattr(doctor, "has_plugin", lambda platform: platform == "METAL")
+    monkeypatch.setattr(doctor, "_self_test", lambda kind: "")  # which compiles for long
+    with pytest.warns(UserWarning, match="'auto' stays inline"):
+        metal.register_targets("METAL", HANDLERS)
+    assert doctor.run(argparse.Namespace()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (taken,) = (line for line in lines if line.startswith("METAL  "))
+    assert taken.split(maxsplit=2)[1:] == ["inline", plugin.problem("METAL")]
+    (found,) = (line for line in lines if line.startswith("METAL plugin: "))
+    for line in (taken, found):
+        assert reason in line
 
 
 def test_an_error_is_destroyed():

@@ -90,7 +90,12 @@ def edges(device: Device) -> list[Edge]:
 
 
 def report(device: Device) -> str:
-    """Both comparisons as a table; what one type raises does not keep the others from it."""
+    """Both comparisons as a table; what one type raises does not keep the others from it.
+
+    Raises:
+      MetalError: MetalPerformanceShaders is not installed, or fails at the bends.
+    """
+    _shaders()
     lines = ["type          dtype       y        data     bias"]
     for kind in KINDS:
         for dtype in ("float32", "float16"):
@@ -117,7 +122,9 @@ def _in_pool(device: Device, name: str) -> Iterator[None]:
     try:
         with device.pool():
             yield
-    except objc.error as error:
+    # PyObjC raises Python's own errors for some NSExceptions (invalid argument, range, malloc) and for a
+    # selector that is not there.
+    except (objc.error, ValueError, IndexError, MemoryError, AttributeError) as error:
         raise MetalError(f"{name} failed: {error}") from error
 
 

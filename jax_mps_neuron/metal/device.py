@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -15,7 +13,8 @@ from ..descriptor import Neuron, NeuronType
 from ..operands import Operands, prepare, prepare_gradient, require_array
 from ..reference import NeuronGradient
 from .bindings import Memory, MetalError, bindings, words
-from .kernel import DTYPES, SUM_NAME, Kernel, launch_for, source
+from .kernel import DTYPES, SUM_NAME, Kernel, launch_for
+from .pipelines import Pipelines
 
 __all__ = ["Device", "MetalError", "default_device", "execute", "problem"]
 
@@ -70,8 +69,7 @@ class Device:
             raise MetalError(f"{self.name} gives no command queue")
         self.memory = Memory(self.handle, self.name)
         self.pool = self._objc.autorelease_pool
-        self._pipelines: dict[Kernel, dict[str, Any]] = {}
-        self._compiling = threading.Lock()
+        self._pipelines = Pipelines(self.handle, self.name)
 
     # What users call
 
@@ -193,8 +191,8 @@ class Device:
         """Launches a kernel on operands of [1 or matrices, elements]; its results, flat."""
         matrices, rows, channels = sizes
         launch = launch_for(kernel, matrices, rows, channels, shared=shared)
-        pipelines = self._pipelines_of(kernel)
         with self.pool():
+            pipelines = self._pipelines.of(kernel)
             x = operands["x"]
             names = [*([] if kernel.forward else ["gradient"]), "x", "scalars", "bias", "slope"]
             buffers = [self.memory.of(n, operands[n]) if n in operands else None for n in names]
@@ -209,23 +207,24 @@ class Device:
             if launch.strips > 1:
                 sums = [self.memory.new("the sums", matrices * channels, f32) for _ in wanted]
             buffers += [y.buffer] + ([] if kernel.forward else [p and p.buffer for p in partials])
-            # From here on nothing may fail: Metal ends the process over an encoder that is not ended.
             commands = self.queue.commandBuffer()
             encoder = commands.computeCommandEncoder()
-            self._dispatch(
-                encoder, pipelines[kernel.name], buffers, launch.constants, launch.grid, launch.threads
-            )
-            if launch.strips > 1:
-                for partial, total in zip(wanted, sums, strict=True):
-                    self._dispatch(
-                        encoder,
-                        pipelines[SUM_NAME],
-                        [partial.buffer, total.buffer],
-                        launch.constants,
-                        launch.sum_grid,
-                        launch.sum_threads,
-                    )
-            encoder.endEncoding()
+            try:
+                self._dispatch(
+                    encoder, pipelines[kernel.name], buffers, launch.constants, launch.grid, launch.threads
+                )
+                if launch.strips > 1:
+                    for partial, total in zip(wanted, sums, strict=True):
+                        self._dispatch(
+                            encoder,
+                            pipelines[SUM_NAME],
+                            [partial.buffer, total.buffer],
+                            launch.constants,
+                            launch.sum_grid,
+                            launch.sum_threads,
+                        )
+            finally:  # Metal ends the process over an encoder that is let go before it is ended.
+                encoder.endEncoding()
             commands.commit()
             commands.waitUntilCompleted()
             if commands.status() != self._metal.MTLCommandBufferStatusCompleted:
@@ -248,54 +247,6 @@ class Device:
         encoder.setBytes_length_atIndex_(constants, len(constants), len(buffers))
         size = self._metal.MTLSizeMake
         encoder.dispatchThreadgroups_threadsPerThreadgroup_(size(*grid), size(*threads))
-
-    # Compilation
-
-    def _pipelines_of(self, kernel: Kernel) -> dict[str, Any]:
-        """The pipeline states of a kernel and of the one that adds its sums, by name."""
-        with self._compiling:
-            if kernel not in self._pipelines:
-                with self.pool():
-                    self._pipelines[kernel] = self._compile(kernel)
-            return self._pipelines[kernel]
-
-    def _compile(self, kernel: Kernel) -> dict[str, Any]:
-        text = source(kernel)
-        library, error = self.handle.newLibraryWithSource_options_error_(text, self._options(kernel), None)
-        if library is None:
-            raise MetalError(f"{kernel.name} does not compile on {self.name}:\n{_log(error, text)}")
-        pipelines = {}
-        for name in (kernel.name, SUM_NAME):
-            function = library.newFunctionWithName_(name)
-            if function is None:
-                raise MetalError(f"the library of {kernel.name} has no function {name}")
-            pipeline, error = self.handle.newComputePipelineStateWithFunction_error_(function, None)
-            if pipeline is None:
-                raise MetalError(f"{name} gives no pipeline on {self.name}: {words(error)}")
-            pipelines[name] = pipeline
-        return pipelines
-
-    def _options(self, kernel: Kernel) -> Any:
-        metal = self._metal
-        options = metal.MTLCompileOptions.alloc().init()
-        # NaN, infinities and the comparisons at a bend need exact arithmetic. macOS 15 has modes for it.
-        if options.respondsToSelector_("setMathMode:"):
-            options.setMathMode_(metal.MTLMathModeSafe)
-        else:
-            options.setFastMathEnabled_(False)
-        bfloat = kernel.dtype == "bfloat16"
-        version = metal.MTLLanguageVersion3_1 if bfloat else metal.MTLLanguageVersion2_4
-        options.setLanguageVersion_(version)
-        return options
-
-
-def _log(error: Any, text: str) -> str:
-    """The compiler's log, with the lines of source that it names."""
-    log = words(error)
-    lines = text.splitlines()
-    named = dict.fromkeys(int(n) for n in re.findall(r"^program_source:(\d+):", log, re.MULTILINE))
-    quoted = [f"{n:>5} | {lines[n - 1]}" for n in named if 0 < n <= len(lines)]
-    return "\n".join([log.rstrip(), *quoted])
 
 
 # Operands

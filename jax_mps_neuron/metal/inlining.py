@@ -118,7 +118,11 @@ def _compilable(equation: JaxprEqn) -> tuple[dict[str, Any], int]:
     def visit(value: Any) -> Any:
         nonlocal left
         if isinstance(value, (tuple, list)) and any(isinstance(v, (Jaxpr, ClosedJaxpr)) for v in value):
-            return type(value)(visit(v) for v in value)
+            each = [visit(v) for v in value]
+            if all(a is b for a, b in zip(each, value, strict=True)):
+                return value
+            # A linear solve's are a named tuple.
+            return value._make(each) if hasattr(value, "_make") else type(value)(each)
         if not isinstance(value, (Jaxpr, ClosedJaxpr)):
             return value
         inner = value if isinstance(value, Jaxpr) else value.jaxpr

@@ -13,6 +13,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from ..descriptor import NeuronType
 
 __all__ = ["Kernel", "Launch", "launch_for", "source"]
@@ -52,7 +54,7 @@ class Kernel:
     def __post_init__(self) -> None:
         if not isinstance(self.type, NeuronType):
             raise ValueError(f"type is {self.type!r}; it may be a NeuronType")
-        if self.dtype not in DTYPES:
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; it may be one of {', '.join(map(repr, DTYPES))}")
         if self.forward and (self.bias_gradient or self.slope_gradient):
             raise ValueError("bias_gradient or slope_gradient is True; the forward kernel has none")
@@ -91,7 +93,13 @@ def source(*kernels: Kernel) -> str:
     """The Metal source of these kernels and of the one that adds their partial sums, self-contained.
 
     Compile it with fast math off: NaN, infinities and the comparisons at a bend depend on it.
+
+    Raises:
+      TypeError: one is no `Kernel`.
     """
+    for kernel in kernels:
+        if not isinstance(kernel, Kernel):
+            raise TypeError(f"kernel is {kernel!r}; it may be a jax_mps_neuron.metal.Kernel")
     text = _read("neuron_gradient.metal")
     for name in ("neuron_math.h", "neuron_four.h"):
         text = text.replace(f'#include "{name}"\n', _read(name))
@@ -142,11 +150,13 @@ def launch_for(
       shared: which of "gradient", "x", "scalars", "bias" and "slope" hold one matrix for all.
 
     Raises:
-      ValueError: a size is no integer of at least 1, or shared has another name.
+      ValueError: a size is no integer of at least 1, they make more than 2^63 elements or 2^32
+        threadgroups along an axis, or shared has another name.
     """
     for name, size in (("matrices", matrices), ("rows", rows), ("channels", channels)):
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{name} is {size!r}; it may be an integer of at least 1")
+    matrices, rows, channels = int(matrices), int(rows), int(channels)
     tile = _constants()
     across = tile["kThreadsX"] * tile["kColumns"]
     down = tile["kThreadsYPerByte"] * ITEMSIZES[kernel.dtype]
@@ -156,8 +166,15 @@ def launch_for(
         grid = (-(-channels // across), strips, matrices)
     else:
         grid = (-(-elements // (across * down * tile["kFlatSteps"])), 1, matrices)
+    # The kernels count elements in 64 bits, and Metal threadgroups in 32 along each axis.
+    if matrices * elements > 2**63 or max(grid) >= 2**32:
+        raise ValueError(
+            f"matrices is {matrices}, rows is {rows} and channels is {channels}; a launch may have "
+            f"up to 2^63 elements and fewer than 2^32 threadgroups along an axis, "
+            f"and this has {matrices * elements} and {grid}"
+        )
     steps = {"gradient": elements, "x": elements, "scalars": 4, "bias": channels, "slope": channels}
-    if not isinstance(shared, tuple) or not set(shared) <= set(steps):
+    if not isinstance(shared, tuple) or not all(isinstance(n, str) and n in steps for n in shared):
         raise ValueError(f"shared is {shared!r}; it may be a tuple of {', '.join(map(repr, steps))}")
     # Every row starts at a vector if they are a multiple of one apart; a flat array has one row a matrix.
     apart = channels if kernel.by_column else elements if matrices > 1 else 0

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import types
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Literal, Var
 
 from .._compat import function_of, is_committed, is_staged
 from . import device as metal_device
 from .cut import Program, Stage, cut
+from .stages import Stages, stages_of
 
-__all__ = ["StageInfo", "Stages", "jit"]
+__all__ = ["jit"]
 
 # JAX donates on these platforms; elsewhere it warns, and copies.
 _DONATING = ("cpu", "cuda", "rocm", "tpu")
@@ -61,8 +63,9 @@ def jit(
 
     Returns:
       A function with the arguments, results and errors of ``jax.jit(fun)``, and of the Metal device where
-      a kernel cannot run. ``stages(*args, **kwargs)`` shows how it is cut; ``trace`` and ``lower`` are
-      those of the plain ``jax.jit(fun)``, before the cut; ``clear_cache()`` forgets what was compiled.
+      a kernel cannot run. ``stages(*args, **kwargs)`` shows how it is cut; ``trace``, ``lower`` and
+      ``eval_shape`` are those of the plain ``jax.jit(fun)``, before the cut; ``clear_cache()`` forgets what
+      was compiled.
     """
     options: dict[str, Any] = {
         "static_argnums": static_argnums,
@@ -75,48 +78,21 @@ def jit(
     return _Staged(fun, options)
 
 
-class StageInfo(NamedTuple):
-    """One stage of a staged function.
-
-    Attributes:
-      kind: "jit" or "kernel".
-      equations: how many there are.
-      kernels: the kernels' names and neuron types; empty for jit.
-      shapes: of the results that later stages or the caller read.
-    """
-
-    kind: str
-    equations: int
-    kernels: tuple[str, ...]
-    shapes: tuple[str, ...]
-
-
-class Stages(tuple[StageInfo, ...]):
-    """The stages of a staged function; ``str`` is a table of them."""
-
-    def __str__(self) -> str:
-        def text(names: tuple[str, ...]) -> str:
-            return ", ".join(f"{n} {name}" if n > 1 else name for name, n in Counter(names).items())
-
-        rows = [("stage", "kind", "equations", "kernels", "results")]
-        for i, stage in enumerate(self):
-            rows.append((str(i), stage.kind, str(stage.equations), text(stage.kernels), text(stage.shapes)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-        return "\n".join(lines)
-
-
 class _Staged:
     """A function under `jit`: a plan for each program that JAX traced for it."""
 
     def __init__(self, fun: Callable, options: dict[str, Any]):
-        self._jitted = jax.jit(fun, **options)
+        self._jitted = jax.jit(fun, **options)  # which also checks the options
+        positions = _static_argnums(fun, **options)
+        if positions != options["static_argnums"]:
+            self._jitted = jax.jit(fun, **{**options, "static_argnums": positions})
+        self._static = positions or ()
         functools.update_wrapper(self, fun)
-        self._options = options
         # jax.jit keeps one jaxpr a signature (and setting), and forgets it with its other caches.
         self._plans: WeakKeyDictionary[ClosedJaxpr, _Plan] = WeakKeyDictionary()
         self._warned: set[str] = set()
-        self.trace, self.lower = self._jitted.trace, self._jitted.lower
+        jitted: Any = self._jitted
+        self.trace, self.lower, self.eval_shape = jitted.trace, jitted.lower, jitted.eval_shape
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -127,13 +103,13 @@ class _Staged:
             return self._jitted(*args, **kwargs)
         plan = self._plan(args, kwargs)
         for reason in plan.warnings:
-            self._warn(reason)
+            self._warn(plan, reason)
         if plan.program is None:
             return self._jitted(*args, **kwargs)
         leaves = plan.leaves(args, kwargs)
         committed = [x.sharding for x in leaves if isinstance(x, jax.Array) and is_committed(x)]
         if any(len(sharding.device_set) > 1 for sharding in committed):
-            self._warn(_SEVERAL_DEVICES)
+            self._warn(plan, _SEVERAL_DEVICES)
             return self._jitted(*args, **kwargs)
         device = next(iter(committed[0].device_set)) if committed else None
         return plan.run(leaves, device)
@@ -141,7 +117,7 @@ class _Staged:
     def stages(self, *args: Any, **kwargs: Any) -> Stages:
         """How a call with these arguments is cut; nothing is run. No stages: it is a plain `jax.jit`."""
         program = self._plan(args, kwargs).program
-        return Stages(map(_info, program.stages if program else ()))
+        return stages_of(program)
 
     def clear_cache(self) -> None:
         """Forgets everything traced and compiled for this function."""
@@ -152,35 +128,50 @@ class _Staged:
         traced = self._jitted.trace(*args, **kwargs)
         plan = self._plans.get(traced.jaxpr)
         if plan is None:
-            plan = _Plan(traced, self._static_positions(len(args)), len(args))
+            plan = _Plan(traced, self._static, len(args))
             plan = self._plans.setdefault(traced.jaxpr, plan)
         return plan
 
-    def _static_positions(self, count: int) -> set[int]:
-        """Which of `count` positional arguments are static, found as `jax.jit` documents it."""
-        positions, names = self._options["static_argnums"], self._options["static_argnames"]
-        if positions is None and names is not None:
-            names = {names} if isinstance(names, str) else set(names)
-            parameters = inspect.signature(self._jitted).parameters.values()
-            positions = [
-                i for i, p in enumerate(parameters) if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in names
-            ]
-        if isinstance(positions, int):
-            positions = [positions]
-        return {i % count for i in positions or () if -count <= i < count}
-
-    def _warn(self, reason: str) -> None:
+    def _warn(self, plan: _Plan, reason: str) -> None:
         if reason not in self._warned:
             self._warned.add(reason)
-            warnings.warn(f"metal.jit({self.__name__}): {reason}", stacklevel=3)  # type: ignore[attr-defined]
+            warnings.warn(f"metal.jit({plan.name}): {reason}", stacklevel=3)
+
+
+def _static_argnums(
+    fun: Callable,
+    static_argnums: int | Sequence[int] | None,
+    static_argnames: str | Sequence[str] | None,
+    **_: Any,
+) -> tuple[int, ...] | None:
+    """The positions of the static arguments, on every version as the newest `jax.jit` has them: a negative
+    one counts from the last parameter, or from the last argument if there may be any number of them."""
+    try:
+        parameters = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):  # a built-in function may have no signature
+        parameters = []
+    if static_argnums is None:
+        if static_argnames is None:
+            return None
+        names = {static_argnames} if isinstance(static_argnames, str) else set(static_argnames)
+        return tuple(
+            i for i, p in enumerate(parameters) if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in names
+        )
+    given = static_argnums if isinstance(static_argnums, Iterable) else (static_argnums,)
+    positions = tuple(map(operator.index, given))
+    count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    if count and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return tuple(i % count if i < 0 else i for i in positions)
+    return positions
 
 
 class _Plan:
     """What runs for one program: the stretches, compiled on their first call, and the kernels."""
 
-    def __init__(self, traced: Any, static: set[int], count: int):
+    def __init__(self, traced: Any, static: Sequence[int], count: int):
         positional, keywords = traced.args_info
-        self._positions = [i for i in range(count) if i not in static]
+        self.name = traced.fun_name
+        self._positions = [i for i in range(count) if i not in static and i - count not in static]
         self._keywords = list(keywords)
         self._out_tree = jax.tree_util.tree_structure(traced.out_info)
         self.program: Program | None = None
@@ -277,15 +268,3 @@ def _launch(stage: Stage, constants: dict[Any, Any], values: dict, device: jax.D
     put = [v for v in results if v not in stage.on_host]
     results.update(zip(put, jax.device_put([results[v] for v in put], device), strict=True))
     values.update(results)
-
-
-def _info(stage: Stage) -> StageInfo:
-    def kernel(equation: JaxprEqn) -> str:
-        return f"{equation.primitive.name} {equation.params['kind'].name}"
-
-    return StageInfo(
-        kind="kernel" if stage.is_kernel else "jit",
-        equations=len(stage.equations),
-        kernels=tuple(map(kernel, stage.equations)) if stage.is_kernel else (),
-        shapes=tuple(atom.aval.str_short() for atom in stage.outputs.values()),
-    )
