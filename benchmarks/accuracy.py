@@ -27,7 +27,13 @@ FUNCTIONS = ("f", "f'")
 
 def figure(value: float) -> str:
     """Two decimals, or as many digits as say something."""
-    return f"{value:.2f}" if value < 99.995 else f"{value:.0f}" if value < 1e5 else f"{value:.0e}".replace("e+0", "e")
+    return (
+        f"{value:.2f}"
+        if value < 99.995
+        else f"{value:.0f}"
+        if value < 1e5
+        else f"{value:.0e}".replace("e+0", "e")
+    )
 
 
 def cell(figures: dict) -> str:
@@ -83,8 +89,10 @@ def main() -> None:
             for name, by_function in by_neuron.items():
                 for function, by_route in by_function.items():
                     for route, f in by_route.items():
-                        print(f"{dtype} {name} {function} {route}: {f['max']:.6g} ULP at {f['at']!r}: "
-                              f"{f['got']!r}, true {f['true']!r}; below {f['below']:.3g}")
+                        print(
+                            f"{dtype} {name} {function} {route}: {f['max']:.6g} ULP at {f['at']!r}: "
+                            f"{f['got']!r}, true {f['true']!r}; below {f['below']:.3g}"
+                        )
     if arguments.markdown:
         arguments.markdown.write_text(text + "\n")
     if arguments.json:

@@ -6,8 +6,8 @@ a fair measure of every route:
 
 - Where the result is a sum whose terms cancel (`_terms`), the numbers' distance is taken at the size of the
   terms: near a root of the sum, an error relative to the sum itself is unbounded for everyone.
-- Within a few roundings of a bend, every slope between those of the two sides is right; which one we take at
-  the bend itself is a convention that other tests hold.
+- Within a few roundings of a bend, every slope between those of the two sides is right; which one we take
+  at the bend itself is a convention that other tests hold.
 - An infinity counts as the power of two that follows the largest number, and so does what is beyond it.
 - XLA's CPU code takes subnormal numbers for 0, also between its operations. So figures are over the x and
   results that are 0 or clear of those (2^10 times the smallest normal number, for float32 and bfloat16);
@@ -52,7 +52,7 @@ NEURONS: dict[str, Neuron] = {
 
 
 class Format(NamedTuple):
-    """bits of the mantissa, the first one included; smallest normal number and first one too large, log2."""
+    """Bits of the mantissa, its first one included; log2 of the smallest normal number and of infinity."""
 
     bits: int
     smallest: int
@@ -96,7 +96,8 @@ def sweep(neuron: Neuron, dtype: str, points: int) -> np.ndarray:
         steps = np.arange(-32, 33, dtype=np.int32)
         near = (np.float32(at).view(np.int32)[:, None] + steps).ravel().view(np.float32)
         x = np.concatenate([bits.view(np.float32), *spread, near[np.isfinite(near)]])
-    x = x[np.isfinite(x.astype(np.float32)) & ~((x == 0) & np.signbit(x))]
+    x = x[np.isfinite(x.astype(np.float32))]
+    x = x[~((x == 0) & np.signbit(x))]
     return np.concatenate([x, x[: -len(x) % CHANNELS]]).reshape(-1, CHANNELS)
 
 
@@ -229,22 +230,27 @@ def plain(neuron: Neuron) -> Callable[[jax.Array], jax.Array]:
     return value
 
 
-def program(neuron: Neuron, route: str, *, derivative: bool) -> Program:
-    """f, or f' as the data gradient for a gradient of ones."""
-    if route == "plain":
+def way_of(route: str) -> str:
+    """ "plain", or the lowering; all instruction sets have one program."""
+    return route if route in ("plain", "inline") else "custom_call"
+
+
+def program(neuron: Neuron, way: str, *, derivative: bool) -> Program:
+    """f, or f' as the data gradient for a gradient of ones; `way` is "plain" or a lowering."""
+    if way == "plain":
         value = plain(neuron)
         if derivative:
             return jax.jit(lambda x: jax.vjp(value, x)[1](jnp.ones_like(x))[0])
         return jax.jit(value)
-    lowering = "inline" if route == "inline" else "custom_call"
     if derivative:
-        return jax.jit(lambda x: jmn.neuron_gradient(jnp.ones_like(x), x, neuron, lowering=lowering).data)
-    return jax.jit(lambda x: jmn.neuron(x, neuron, lowering=lowering))
+        return jax.jit(lambda x: jmn.neuron_gradient(jnp.ones_like(x), x, neuron, lowering=way).data)
+    return jax.jit(lambda x: jmn.neuron(x, neuron, lowering=way))
 
 
 @contextlib.contextmanager
-def _instruction_set(route: str) -> Iterator[None]:
-    if route in ("plain", "inline"):
+def instruction_set(route: str) -> Iterator[None]:
+    """With the kernels of a route, if it is one of instruction sets."""
+    if way_of(route) != "custom_call":
         yield
         return
     before = native.isa()
@@ -255,13 +261,18 @@ def _instruction_set(route: str) -> Iterator[None]:
         native.use_isa(before)
 
 
-def measure(neuron: Neuron, dtype: str, routes: list[str], points: int, *, derivative: bool) -> dict[str, Figures]:
+def measure(
+    neuron: Neuron, dtype: str, routes: list[str], points: int, *, derivative: bool
+) -> dict[str, Figures]:
     """The figures of each route, over the same sweep."""
     x = sweep(neuron, dtype, points)
     true = truth(neuron, x, dtype, derivative=derivative)
+    programs: dict[str, Program] = {}
     result = {}
     for route in routes:
-        with _instruction_set(route):
-            y = np.asarray(program(neuron, route, derivative=derivative)(x))
-        result[route] = figures(y, x, true, dtype)
+        way = way_of(route)
+        if way not in programs:
+            programs[way] = program(neuron, way, derivative=derivative)
+        with instruction_set(route):
+            result[route] = figures(np.asarray(programs[way](x)), x, true, dtype)
     return result
