@@ -99,7 +99,7 @@ PLACES = [None, 0, 1, 3, 5]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_strips(machine, dtype):
-    """Every type, size and place; with and without bias, sums and the gradient's own memory for the result."""
+    """Every type, size and place; with and without bias, sums, and the gradient's memory for the result."""
     random = np.random.default_rng(0)
     element = np.dtype(jnp.dtype(dtype))
     requests, expected = [], []
@@ -108,15 +108,13 @@ def test_strips(machine, dtype):
             neuron = zoo.neurons(width)[name]
             x, gradient = (random.standard_normal((2, rows, width)) * 2).astype(element)
             prelu = neuron.type is NeuronType.PRELU
-            # zoo's domains: x beyond those makes the power and the logarithm of negative numbers, NaN.
             mode = (i + j) % 4  # forward; data gradient; with a bias; with sums
             with_bias = mode >= 2 or (mode == 0 and j % 2)
             bias = random.standard_normal(width).astype(np.float32) if with_bias else None
             slope = np.asarray(neuron.a, np.float32) if prelu else None
             place = PLACES[(2 * i + j) % len(PLACES)]
-            where = {"at_end": True} if place is None else {"offset": place * element.itemsize}
-            if place is not None and element.itemsize == 2:
-                where["offset"] = place * 4  # sums and biases are float32, and keep their own alignment
+            # Sums and biases of 16-bit types are float32, and keep their own alignment.
+            where = {"at_end": True} if place is None else {"offset": place * max(element.itemsize, 4)}
             request = build.Request(
                 neuron,
                 x,

@@ -18,7 +18,8 @@ a fair measure of every route:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import apple
@@ -262,9 +263,18 @@ def instruction_set(route: str) -> Iterator[None]:
 
 
 def measure(
-    neuron: Neuron, dtype: str, routes: list[str], points: int, *, derivative: bool
+    neuron: Neuron,
+    dtype: str,
+    routes: list[str],
+    points: int,
+    *,
+    derivative: bool,
+    also: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType({}),
 ) -> dict[str, Figures]:
-    """The figures of each route, over the same sweep."""
+    """The figures of each route, over the same sweep.
+
+    also: more of them, functions of the neuron, x and whether the derivative is wanted.
+    """
     x = sweep(neuron, dtype, points)
     true = truth(neuron, x, dtype, derivative=derivative)
     programs: dict[str, Program] = {}
@@ -275,4 +285,6 @@ def measure(
             programs[way] = program(neuron, way, derivative=derivative)
         with instruction_set(route):
             result[route] = figures(np.asarray(programs[way](x)), x, true, dtype)
+    for route, function in also.items():
+        result[route] = figures(function(neuron, x, derivative=derivative), x, true, dtype)
     return result

@@ -1,7 +1,7 @@
 """Builds the CPU kernels with CMake for a compiler, and runs strips of them in a program of its own.
 
-The program is what CMakeLists.txt builds, linked to driver.cc in place of the FFI handlers, so that it needs no
-JAX where it runs: on another machine's instructions by way of qemu.
+The program is what CMakeLists.txt builds, linked to driver.cc in place of the FFI handlers: it needs no JAX
+where it runs, which may be another processor by way of qemu.
 """
 
 from __future__ import annotations
