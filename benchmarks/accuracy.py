@@ -5,8 +5,8 @@
 
 Every number of float16 and bfloat16, and N numbers over the whole range of float32, against float64 from
 Apple's table; tests/ulps.py says how errors are measured. Routes are "plain" (the formula as one writes it
-in jax.numpy, and XLA's autodiff of it), "inline", and the instruction sets of the CPU kernels; --aarch64 adds
-those of aarch64, cross-compiled and run by qemu.
+in jax.numpy, and XLA's autodiff of it), "inline", and the instruction sets of the CPU kernels; --aarch64
+adds those of aarch64, cross-compiled and run by qemu.
 """
 
 from __future__ import annotations
