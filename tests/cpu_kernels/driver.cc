@@ -44,13 +44,13 @@ void must(bool condition, const char* what) {
   std::exit(2);
 }
 
-// `rows` runs of `width` bytes, `stride` bytes apart.
+// `rows` runs of `width` bytes, `stride` bytes apart, and `padding` bytes that may be read.
 class Array {
  public:
-  Array(const Request& request, int64_t rows, int64_t width, int64_t stride)
+  Array(const Request& request, int64_t rows, int64_t width, int64_t stride, int64_t padding)
       : rows_(rows), width_(width), stride_(stride) {
     const int64_t page = sysconf(_SC_PAGESIZE);
-    const int64_t bytes = (rows - 1) * stride + width;
+    const int64_t bytes = (rows - 1) * stride + width + padding;
     room_ = (bytes + request.offset + page - 1) / page * page;
     pages_ = static_cast<unsigned char*>(
         mmap(nullptr, room_ + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -98,10 +98,12 @@ void serve(const Request& r) {
   const int64_t element = r.storage == static_cast<int64_t>(Storage::float64) ? 8
                           : r.storage == static_cast<int64_t>(Storage::float32) ? 4 : 2;
   const int64_t compute = element == 8 ? 8 : 4;
-  auto elements = [&] { return Array(r, r.rows, r.width * element, r.stride * element); };
-  auto columns = [&] { return Array(r, 1, r.width * compute, r.width * compute); };
+  const int64_t padding = 2 * jax_mps_neuron::kMostLanes * compute;  // of what is per column: strips.h
+  auto elements = [&] { return Array(r, r.rows, r.width * element, r.stride * element, 0); };
+  auto columns = [&] { return Array(r, 1, r.width * compute, r.width * compute, padding); };
 
-  Array scalars(r, 1, 4 * compute, 4 * compute), x = elements(), gradient = elements(), result = elements();
+  Array scalars(r, 1, 4 * compute, 4 * compute, 0);
+  Array x = elements(), gradient = elements(), result = elements();
   Array bias = columns(), slope = columns(), bias_sum = columns(), slope_sum = columns();
   scalars.read();
   x.read();
