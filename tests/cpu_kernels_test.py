@@ -1,0 +1,218 @@
+"""Strips of the CPU kernels in a program of their own: between guards, misaligned, for other processors.
+
+On this machine's processor with all its instruction sets, on one that has SSE4.2 and nothing newer, and on
+aarch64, by way of qemu. The accuracy sweeps of accuracy_test.py run on aarch64 here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+from typing import NamedTuple
+
+import apple
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import ulps
+import zoo
+from accuracy_test import DENSE, POINTS, WORSE, check_bounds, check_no_worse, fused_probe
+from conftest import DTYPES, assert_close
+from cpu_kernels import build
+
+from jax_mps_neuron import Neuron, NeuronType, native
+
+TOOLCHAINS = {"host": build.HOST, "sse4": build.NEHALEM, "aarch64": build.AARCH64}
+
+
+class Machine(NamedTuple):
+    name: str
+    kernels: dict[str, build.Kernels]  # by instruction set
+
+
+@pytest.fixture(scope="session")
+def machines(tmp_path_factory):
+    """Builds for a machine by its name, once for all processes that share this test run."""
+    ready: dict[str, Machine] = {}
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def machine(name: str) -> Machine:
+        toolchain = TOOLCHAINS[name]
+        if sys.platform != "linux" or (name == "sse4" and platform.machine() != "x86_64"):
+            pytest.skip(f"{name} is run on Linux{' on x86-64' if name == 'sse4' else ''} alone")
+        if problem := build.problem(toolchain):
+            pytest.skip(problem)
+        if name not in ready:
+            folder = shared / f"kernels-{toolchain['compiler']}"
+            with open(f"{folder}.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not (folder / "driver").exists():
+                    build.build(folder, toolchain)
+            sets = build.isas(folder, toolchain)
+            ready[name] = Machine(name, {isa: build.Kernels(folder, toolchain, isa) for isa in sets})
+        return ready[name]
+
+    return machine
+
+
+@pytest.fixture(params=TOOLCHAINS)
+def machine(request, machines):
+    return machines(request.param)
+
+
+def test_instruction_sets(machine):
+    found = list(machine.kernels)
+    if machine.name == "host" and not native.problem():
+        assert found == native.isas()
+    if machine.name == "sse4":
+        assert found == ["baseline"]
+    if machine.name == "aarch64":
+        assert found == ["neon"]
+    absent = build.Kernels.__new__(build.Kernels)
+    absent.command = [*machine.kernels[found[0]].command[:-1], "sse9"]
+    with pytest.raises(RuntimeError, match="this CPU has no such instruction set"):
+        absent.run()
+    if machine.name == "sse4":  # compiled in, and not for this processor
+        absent.command[-1] = "avx2"
+        with pytest.raises(RuntimeError, match="this CPU has no such instruction set"):
+            absent.run()
+
+
+# Rows, width, elements between rows that belong to nobody: shorter and longer than any vector, and odd.
+SIZES = [
+    (1, 1, 0),
+    (3, 2, 1),
+    (2, 7, 5),
+    (5, 8, 0),
+    (4, 15, 2),
+    (9, 17, 0),
+    (1, 63, 0),
+    (6, 33, 31),
+    (13, 129, 3),
+]
+# Where arrays lie: at the end of memory; at its begin; one, three and five elements later.
+PLACES = [None, 0, 1, 3, 5]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_strips(machine, dtype):
+    """Every type, size and place; with and without bias, sums, and the gradient's memory for the result."""
+    random = np.random.default_rng(0)
+    element = np.dtype(jnp.dtype(dtype))
+    requests, expected = [], []
+    for i, name in enumerate(zoo.NAMES):
+        for j, (rows, width, gap) in enumerate(SIZES):
+            neuron = zoo.neurons(width)[name]
+            x, gradient = (random.standard_normal((2, rows, width)) * 2).astype(element)
+            prelu = neuron.type is NeuronType.PRELU
+            mode = (i + j) % 4  # forward; data gradient; with a bias; with sums
+            with_bias = mode >= 2 or (mode == 0 and j % 2)
+            bias = random.standard_normal(width).astype(np.float32) if with_bias else None
+            slope = np.asarray(neuron.a, np.float32) if prelu else None
+            place = PLACES[(2 * i + j) % len(PLACES)]
+            # Sums and biases of 16-bit types are float32, and keep their own alignment.
+            where = {"at_end": True} if place is None else {"offset": place * max(element.itemsize, 4)}
+            request = build.Request(
+                neuron,
+                x,
+                gradient if mode else None,
+                bias,
+                slope,
+                alpha=1.25,
+                sums=0.5 if mode == 3 else None,
+                stride=width + gap,
+                in_place=mode > 0 and j % 2 == 0,
+                **where,
+            )
+            requests.append(request)
+            gradients = apple.neuron_gradient(gradient, x, neuron, bias, 1.25)
+            y = apple.neuron(x, neuron, bias, 1.25)
+            sums = [gradients.bias, gradients.a] if prelu else [gradients.bias]
+            expected.append([y if mode == 0 else gradients.data, *(0.5 + s for s in sums if mode == 3)])
+    for kernels in machine.kernels.values():
+        for request, result, wanted in zip(
+            requests, build.answers(kernels, requests), expected, strict=True
+        ):
+            assert len(result) == len(wanted), request
+            for actual, exact in zip(result, wanted, strict=True):
+                assert_close(actual, exact, factor=4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_subnormal_numbers(machine, dtype):
+    """Read and written as they are, x, gradient and result."""
+    smallest = {"float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133, "float64": 2.0**-1074}[
+        dtype
+    ]
+    x = (np.arange(-60, 60) * 2.0 * smallest).astype(jnp.dtype(dtype)).reshape(3, 40)
+    half, ones = Neuron.linear(0.5, 0.0), np.ones_like(x)
+    requests = [
+        build.Request(Neuron.none(), x),
+        build.Request(half, x),
+        build.Request(half, ones, x),
+        build.Request(Neuron.relu(0.5), -np.abs(x) - x.dtype.type(2 * smallest), x),
+    ]
+    for kernels in machine.kernels.values():
+        results = [result[0].astype(np.float64) for result in build.answers(kernels, requests)]
+        np.testing.assert_array_equal(results[0], x.astype(np.float64))
+        for result in results[1:]:
+            np.testing.assert_array_equal(result, 0.5 * x.astype(np.float64))
+        assert np.count_nonzero(results[1]) == x.size - 1
+
+
+@pytest.mark.parametrize("function", ["f", "f'"])
+@pytest.mark.parametrize("dtype", ulps.DTYPES)
+@pytest.mark.parametrize("name", ulps.NEURONS)
+def test_errors_on_aarch64(machines, name, dtype, function):
+    neuron, derivative = ulps.NEURONS[name], function == "f'"
+    x = ulps.sweep(neuron, dtype, POINTS)
+    true = ulps.truth(neuron, x, dtype, derivative=derivative)
+    probe = fused_probe()
+    for kernels in machines("aarch64").kernels.values():
+        figures = ulps.figures(build.values(kernels, neuron, x, derivative=derivative), x, true, dtype)
+        fused = bool(np.any(build.values(kernels, *probe, derivative=False) != 0))
+        check_bounds(name, dtype, function, figures, inline=False, fused=fused)
+        if DENSE and fused and (dtype != "float32" or (name, function) not in WORSE):
+            plain = ulps.measure(neuron, dtype, ["plain"], POINTS, derivative=derivative)["plain"]
+            check_no_worse(figures, plain)
+
+
+def test_the_driver_finds_what_is_written_beside(machines, tmp_path):
+    """The guards themselves: a kernel that writes one element more than it should."""
+    folder = tmp_path / "driver"
+    folder.mkdir()
+    broken = folder / "broken.cc"
+    broken.write_text(BROKEN)
+    if problem := build.problem(build.HOST):
+        pytest.skip(problem)
+    command = ["c++", "-std=c++17", f"-I{build.ROOT}", str(build.HERE / "driver.cc"), str(broken)]
+    subprocess.run([*command, "-o", str(folder / "driver")], check=True)
+    kernels = build.Kernels(folder, build.HOST, "broken")
+    x = np.ones((2, 5), np.float32)
+    for kind, message in (
+        (NeuronType.NONE, "beside the result"),
+        (NeuronType.RELU, "into an operand"),
+        (NeuronType.LINEAR, "ended with -11"),
+    ):
+        with pytest.raises((AssertionError, RuntimeError), match=message):
+            build.answers(kernels, [build.Request(Neuron(kind), x, stride=6, at_end=True)])
+
+
+BROKEN = """
+#include <cstring>
+#include "kernels/cpu/isa.h"
+using namespace jax_mps_neuron;
+static void past_the_end_of_a_row(const Strip& s) { static_cast<float*>(s.result)[s.width] = 1; }
+static void into_x(const Strip& s) { static_cast<float*>(const_cast<void*>(s.x))[0] = 3; }
+static void past_the_end(const Strip& s) { static_cast<float*>(s.result)[s.stride + s.width] = 1; }
+static const Kernels broken[] = {
+  {past_the_end_of_a_row, nullptr}, {into_x, nullptr}, {past_the_end, nullptr}};
+const Kernels& jax_mps_neuron::kernels(Storage, int type) { return broken[type]; }
+const char* jmn_isa(int i) { return i ? nullptr : "broken"; }
+int jmn_use_isa(const char* name) { return std::strcmp(name, "broken"); }
+"""
