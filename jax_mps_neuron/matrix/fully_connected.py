@@ -14,7 +14,7 @@ from ..dense import fully_connected
 from ..descriptor import NeuronType
 from ..operands import floating, scalar
 from .kernel import SIZE, BinaryKernel, NeuronKernel
-from .region import read, read_vector, shared_size, write
+from .region import read, read_vector, write
 
 __all__ = ["MatrixFullyConnected", "MatrixFullyConnectedGradient", "WeightsAndBiasGradient"]
 
@@ -100,18 +100,9 @@ class MatrixFullyConnected(NeuronKernel, _DenseKernel):
             x = self._matrix("input_matrix", input_matrix, "primary_source_matrix_origin")
             w = self._matrix("weight_matrix", weight_matrix, "secondary_source_matrix_origin")
             batch = self._batch(x) if w.array.ndim == 2 else self._batch(x, w)
-            rows = shared_size(
-                "source_number_of_feature_vectors", self.source_number_of_feature_vectors, (x, "rows")
-            )
-            inputs = shared_size(
-                "source_input_feature_channels",
-                self.source_input_feature_channels,
-                (x, "columns"),
-                (w, "rows"),
-            )
-            outputs = shared_size(
-                "source_output_feature_channels", self.source_output_feature_channels, (w, "columns")
-            )
+            rows = self._shared("source_number_of_feature_vectors", (x, "rows"))
+            inputs = self._shared("source_input_feature_channels", (x, "columns"), (w, "rows"))
+            outputs = self._shared("source_output_feature_channels", (w, "columns"))
             self._require_slopes(outputs)
             bias = None
             if bias_vector is not None:
@@ -186,20 +177,12 @@ class MatrixFullyConnectedGradient(_DenseKernel):
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")
             w = self._matrix("weight_matrix", weight_matrix, "secondary_source_matrix_origin")
             batch = self._batch(gradient) if w.array.ndim == 2 else self._batch(gradient, w)
-            rows = shared_size(
+            rows = self._shared(
                 "source_number_of_feature_vectors",
-                self.source_number_of_feature_vectors,
                 (gradient, "rows"),
             )
-            outputs = shared_size(
-                "source_output_feature_channels",
-                self.source_output_feature_channels,
-                (gradient, "columns"),
-                (w, "columns"),
-            )
-            inputs = shared_size(
-                "source_input_feature_channels", self.source_input_feature_channels, (w, "rows")
-            )
+            outputs = self._shared("source_output_feature_channels", (gradient, "columns"), (w, "columns"))
+            inputs = self._shared("source_input_feature_channels", (w, "rows"))
             data = self._product(
                 "...ro,...io->...ri",
                 read(gradient, batch, rows, outputs),
@@ -247,18 +230,9 @@ class MatrixFullyConnectedGradient(_DenseKernel):
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")
             x = self._matrix("input_matrix", input_matrix, "secondary_source_matrix_origin")
             batch = self._batch(gradient, x)
-            rows = shared_size(
-                "source_number_of_feature_vectors",
-                self.source_number_of_feature_vectors,
-                (gradient, "rows"),
-                (x, "rows"),
-            )
-            outputs = shared_size(
-                "source_output_feature_channels", self.source_output_feature_channels, (gradient, "columns")
-            )
-            inputs = shared_size(
-                "source_input_feature_channels", self.source_input_feature_channels, (x, "columns")
-            )
+            rows = self._shared("source_number_of_feature_vectors", (gradient, "rows"), (x, "rows"))
+            outputs = self._shared("source_output_feature_channels", (gradient, "columns"))
+            inputs = self._shared("source_input_feature_channels", (x, "columns"))
             g, of_x = read(gradient, batch, rows, outputs), read(x, batch, rows, inputs)
 
             name, result = "result_gradient_for_weight_matrix", result_gradient_for_weight_matrix

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from ..descriptor import Neuron, NeuronType, by_value
 from ..operands import floating, require_array, require_neuron
-from .region import Batch, Matrix, Origin, batch_of, matrix
+from .region import Batch, Matrix, Origin, batch_of, matrix, shared_size
 
 __all__ = ["BinaryKernel", "MatrixKernel", "NeuronKernel", "UnaryKernel"]
 
@@ -169,6 +169,10 @@ class MatrixKernel:
         """An argument with its origin: the property of that name."""
         return matrix(name, value, origin, getattr(self, origin))
 
+    def _shared(self, name: str, *extents: tuple[Matrix, str]) -> int:
+        """What the size of that name comes to; each matrix has it as its "rows" or "columns"."""
+        return shared_size(name, getattr(self, name), *extents)
+
     def _batch(self, *sources: Matrix) -> Batch | None:
         return batch_of(self.batch_start, self.batch_size, *sources)
 
@@ -274,6 +278,6 @@ class NeuronKernel(MatrixKernel):
         shape = floating("a (PRELU's slopes)", self.neuron.a).shape
         if shape != (channels,):
             raise ValueError(
-                f"a (PRELU's slopes) has shape {shape}, but the region has {channels} channels; it may have "
-                f"shape {(channels,)}"
+                f"a (PRELU's slopes) has shape {shape}, but the region has {channels} channels; it may "
+                f"have shape {(channels,)}"
             )

@@ -13,7 +13,7 @@ from ..activation import neuron, neuron_gradient
 from ..descriptor import Neuron, NeuronType
 from ..reference import NeuronGradient
 from .kernel import BinaryKernel, NeuronKernel, UnaryKernel
-from .region import read, read_vector, shared_size, write
+from .region import read, read_vector, write
 
 __all__ = ["MatrixNeuron", "MatrixNeuronGradient"]
 
@@ -70,12 +70,8 @@ class MatrixNeuron(NeuronKernel, UnaryKernel):
         with self._scope():
             x = self._matrix("input_matrix", input_matrix, "source_matrix_origin")
             batch = self._batch(x)
-            rows = shared_size(
-                "source_number_of_feature_vectors", self.source_number_of_feature_vectors, (x, "rows")
-            )
-            channels = shared_size(
-                "source_input_feature_channels", self.source_input_feature_channels, (x, "columns")
-            )
+            rows = self._shared("source_number_of_feature_vectors", (x, "rows"))
+            channels = self._shared("source_input_feature_channels", (x, "columns"))
             self._require_slopes(channels)
             bias = None
             if bias_vector is not None:
@@ -149,18 +145,8 @@ class MatrixNeuronGradient(NeuronKernel, BinaryKernel):
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")
             x = self._matrix("input_matrix", input_matrix, "secondary_source_matrix_origin")
             batch = self._batch(gradient, x)
-            rows = shared_size(
-                "source_number_of_feature_vectors",
-                self.source_number_of_feature_vectors,
-                (gradient, "rows"),
-                (x, "rows"),
-            )
-            channels = shared_size(
-                "source_input_feature_channels",
-                self.source_input_feature_channels,
-                (gradient, "columns"),
-                (x, "columns"),
-            )
+            rows = self._shared("source_number_of_feature_vectors", (gradient, "rows"), (x, "rows"))
+            channels = self._shared("source_input_feature_channels", (gradient, "columns"), (x, "columns"))
             self._require_slopes(channels)
             bias = sums = None
             if bias_vector is not None:

@@ -92,8 +92,8 @@ def batch_of(start: int, size: int | None, *sources: Matrix) -> Batch | None:
     if array.ndim == 2:
         if start != 0 or size not in (None, 1):
             raise ValueError(
-                f"batch_start is {start} and batch_size {size}, but {name} is one matrix (shape {array.shape}): "
-                f"they may be 0 and 1, or 0 and None"
+                f"batch_start is {start} and batch_size {size}, but {name} is one matrix, of shape "
+                f"{array.shape}: they may be 0 and 1, or 0 and None"
             )
         return None
     for m in sources:
@@ -175,7 +175,7 @@ def write(
         starts = (batch.start, *starts)
     if any(start + n > there for start, n, there in zip(starts, value.shape, array.shape, strict=True)):
         raise ValueError(
-            f"{name} has shape {array.shape}, in which the region does not fit: it has shape {value.shape}, "
+            f"{name} has shape {array.shape}, in which the region does not fit: shape {value.shape} "
             f"from {starts}"
         )
     value = value.astype(array.dtype)
