@@ -6,6 +6,7 @@ from itertools import product
 
 import apple
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
@@ -209,3 +210,15 @@ def check_matrix_neuron_gradient(case, kernel, gradient, x, bias, result, sums, 
         assert_close(actual.a, slopes, "float32", factor=8)
     else:
         assert actual.a is None
+
+
+def test_sums_over_rows_and_matrices_are_rounded_once():
+    """257 is no bfloat16: a sum rounded for each matrix would come to 256 times as many."""
+    ones, matrices = jnp.ones((100, 257, 1), "bfloat16"), 100
+    kernel = jmn.MatrixNeuronGradient(jmn.Neuron.prelu(jnp.ones(1, "bfloat16")))
+    bias = jnp.zeros((matrices, 1), "bfloat16")
+    actual = kernel.encode(-ones, -ones, bias, None, jnp.zeros(1))
+    assert actual.bias == -257 * matrices
+    assert actual.a == jnp.bfloat16(257 * matrices)
+    shared = kernel.encode(-ones, -ones, jnp.zeros(1, "bfloat16"), None, jnp.zeros(1))
+    assert shared.bias == -257 * matrices
