@@ -143,6 +143,7 @@ def test_description():
     seen = []
     jax.jit(lambda k: seen.append(repr(k)))(kernel)  # a traced alpha
     assert seen[0].startswith("MatrixNeuron(alpha=")
+    assert "alpha=array([1., 2.])" in repr(jmn.MatrixNeuron(alpha=np.array([1.0, 2.0])))
 
 
 @every_class

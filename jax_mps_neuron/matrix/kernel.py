@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 from ..descriptor import Neuron, NeuronType, by_value
@@ -137,8 +138,10 @@ class MatrixKernel:
             f"{field.name}={value!r}"
             for field in dataclasses.fields(self)
             for value in [getattr(self, field.name)]
-            # Of an alpha that is traced nobody can say what it equals.
-            if field.name == "neuron" or isinstance(value, jax.Array) or value != field.default
+            # An alpha that is an array may be traced, or several.
+            if field.name == "neuron"
+            or isinstance(value, (jax.Array, np.ndarray))
+            or value != field.default
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 

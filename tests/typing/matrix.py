@@ -1,4 +1,4 @@
-"""What a strict type checker says of Apple's classes and of `fully_connected`: mypy reads it, nobody runs it.
+"""What a strict type checker says of Apple's classes and `fully_connected`: mypy reads it, nobody runs it.
 
 Under --strict an ignored error that is none is an error, so that each misuse here is one that is caught.
 """
