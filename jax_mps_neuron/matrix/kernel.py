@@ -134,14 +134,13 @@ class MatrixKernel:
 
     def __repr__(self) -> str:
         """The properties that differ from their defaults, and the neuron."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
         shown = [
-            f"{field.name}={value!r}"
-            for field in dataclasses.fields(self)
-            for value in [getattr(self, field.name)]
+            f"{name}={value!r}"
+            for name, value in values.items()
             # An alpha that is an array may be traced, or several.
-            if field.name == "neuron"
-            or isinstance(value, (jax.Array, np.ndarray))
-            or value != field.default
+            if name == "neuron" or isinstance(value, (jax.Array, np.ndarray)) or value != defaults[name]
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
