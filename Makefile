@@ -21,6 +21,7 @@ lint: $(VENV)/dev
 
 types: $(VENV)/dev
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/typing
 
 docs: $(VENV)/dev
 	$(BIN)/mkdocs build --strict --quiet --site-dir site

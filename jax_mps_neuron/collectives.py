@@ -14,7 +14,7 @@ import numpy as np
 __all__ = ["Collective", "collectives"]
 
 _KINDS = "all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter"
-_INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{_KINDS}|ragged-all-to-all)(?P<start>-start)?\(")
+_INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{_KINDS}|ragged-all-to-all)(?P<start>-start)?\((?P<operands>[^)]*)")
 _SHAPE = re.compile(r"\b[a-z]+\d+\w*\[([\d,]*)\]")
 # The three ways in which XLA writes groups of devices: a list, an order of all devices cut into groups, and
 # the axes of a mesh.
@@ -58,8 +58,10 @@ def collectives(compiled: Any, mesh: jax.sharding.Mesh) -> list[Collective]:
     for line in compiled.as_text().splitlines():
         if match := _INSTRUCTION.search(line):
             shapes = [_numbers(shape) for shape in _SHAPE.findall(match["type"])]
-            if match["start"] and match["kind"] != "all-reduce":
-                shapes = shapes[len(shapes) // 2 :]  # operands first, then results
+            operands = match["operands"].count("%")
+            # The start of a collective has its operands too, before the results; an all-reduce's not always.
+            if match["start"] and (match["kind"] != "all-reduce" or len(shapes) == 2 * operands):
+                shapes = shapes[len(shapes) // 2 :]
             found.append(Collective(match["kind"], tuple(shapes), groups.get(_groups(line, mesh.size))))
     return found
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-__all__ = ["Neuron", "NeuronType"]
+__all__ = ["Neuron", "NeuronType", "by_value"]
 
 
 class NeuronType(enum.IntEnum):
@@ -199,15 +199,15 @@ class Neuron:
 
 
 def _key(neuron: Neuron) -> tuple[Any, ...]:
+    return (neuron.type, *map(by_value, (neuron.a, neuron.b, neuron.c)))
+
+
+def by_value(parameter: Any) -> Any:
     """What equality and hash go by: 0.5, np.float32(0.5) and jnp.array(0.5) are one value."""
-
-    def value(parameter: Any) -> Any:
-        if isinstance(parameter, (jax.Array, np.ndarray, np.generic, int, float)):
-            array = np.asarray(parameter)
-            if array.ndim == 0:
-                return array.item()
-            # Slopes have gradients of their own dtype.
-            return str(array.dtype), array.shape, tuple(array.ravel().tolist())
-        return parameter
-
-    return (neuron.type, *map(value, (neuron.a, neuron.b, neuron.c)))
+    if isinstance(parameter, (jax.Array, np.ndarray, np.generic, int, float)):
+        array = np.asarray(parameter)
+        if array.ndim == 0:
+            return array.item()
+        # Slopes have gradients of their own dtype.
+        return str(array.dtype), array.shape, tuple(array.ravel().tolist())
+    return parameter

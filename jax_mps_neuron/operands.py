@@ -13,7 +13,17 @@ from jax.typing import ArrayLike
 
 from .descriptor import Neuron, NeuronType
 
-__all__ = ["Operands", "as_scalars", "compute_dtype", "prepare", "prepare_gradient", "require_array"]
+__all__ = [
+    "Operands",
+    "as_scalars",
+    "compute_dtype",
+    "floating",
+    "prepare",
+    "prepare_gradient",
+    "require_array",
+    "require_neuron",
+    "scalar",
+]
 
 _DTYPES = tuple(jnp.dtype(t) for t in (jnp.float32, jnp.float16, jnp.bfloat16, jnp.float64))
 _DTYPE_NAMES = "float32, float16, bfloat16 or float64"
@@ -39,12 +49,8 @@ def prepare(
     x: ArrayLike, neuron: Neuron, bias: ArrayLike | None, alpha: ArrayLike
 ) -> tuple[NeuronType, Operands]:
     """Checks the arguments of `neuron`; see there for what is raised."""
-    if not isinstance(neuron, Neuron):
-        raise TypeError(
-            f"neuron is {neuron!r}; it may be a jax_mps_neuron.Neuron, such as Neuron.gelu() or "
-            f"Neuron(NeuronType.GELU)"
-        )
-    x = _floating("x", x)
+    require_neuron(neuron)
+    x = floating("x", x)
     dtype = compute_dtype(x)
     bias = None if bias is None else _channels("bias", bias, x).astype(dtype)
     slope, a = None, neuron.a
@@ -55,7 +61,7 @@ def prepare(
             )
         slope, a = _channels("a (PRELU's slopes)", a, x).astype(dtype), 0.0
     scalars = (
-        _scalar(name, value, neuron.type, dtype)
+        scalar(name, value, neuron.type, dtype)
         for name, value in (("alpha", alpha), ("a", a), ("b", neuron.b), ("c", neuron.c))
     )
     return neuron.type, Operands(x, bias, slope, *scalars)
@@ -69,7 +75,7 @@ def prepare_gradient(
     Gradient and x of different dtypes both come back in the one that holds both.
     """
     kind, operands = prepare(x, neuron, bias, alpha)
-    gradient = _floating("gradient", gradient)
+    gradient = floating("gradient", gradient)
     if gradient.shape != operands.x.shape:
         raise ValueError(f"gradient has shape {gradient.shape}; it may be x's, {operands.x.shape}")
     if gradient.dtype != operands.x.dtype:
@@ -87,6 +93,15 @@ def as_scalars(operands: Operands) -> Array:
     return jnp.asarray(np.stack(scalars)) if numpy else jnp.stack(scalars)
 
 
+def require_neuron(neuron: Any) -> None:
+    """Raises unless a value is a Neuron."""
+    if not isinstance(neuron, Neuron):
+        raise TypeError(
+            f"neuron is {neuron!r}; it may be a jax_mps_neuron.Neuron, such as Neuron.gelu() or "
+            f"Neuron(NeuronType.GELU)"
+        )
+
+
 def require_array(name: str, value: Any) -> None:
     """Raises unless a value is an array or a number."""
     arrays = (jax.Array, np.ndarray, np.generic, numbers.Number)
@@ -99,7 +114,8 @@ def _as_array(name: str, value: Any) -> Array:
     return jnp.asarray(value)
 
 
-def _floating(name: str, value: Any) -> Array:
+def floating(name: str, value: Any) -> Array:
+    """A value as an array; raises unless it is one of a dtype that we compute in."""
     array = _as_array(name, value)
     if array.dtype not in _DTYPES:
         raise TypeError(f"{name} has dtype {array.dtype}; it may be {_DTYPE_NAMES}")
@@ -107,7 +123,7 @@ def _floating(name: str, value: Any) -> Array:
 
 
 def _channels(name: str, value: Any, x: Array) -> Array:
-    array = _floating(name, value)
+    array = floating(name, value)
     if x.ndim == 0:
         raise ValueError(f"x is a scalar, which has no channels; {name} may be None")
     if array.shape != x.shape[-1:]:
@@ -118,7 +134,8 @@ def _channels(name: str, value: Any, x: Array) -> Array:
     return array
 
 
-def _scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype) -> Array:
+def scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype) -> Array:
+    """alpha or a parameter of that type in a dtype; raises unless it is one real number."""
     array: Any
     if isinstance(value, (numbers.Real, np.generic)) and not isinstance(value, complex):
         array = np.asarray(value)

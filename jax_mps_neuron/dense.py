@@ -1,0 +1,76 @@
+"""`fully_connected`, a dense layer with a neuron."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from .activation import neuron as activate
+from .descriptor import Neuron, NeuronType
+from .operands import floating, require_neuron
+
+__all__ = ["fully_connected"]
+
+
+def fully_connected(
+    x: ArrayLike,
+    weights: ArrayLike,
+    neuron: Neuron,
+    bias: ArrayLike | None = None,
+    alpha: ArrayLike = 1.0,
+    *,
+    lowering: str | None = None,
+) -> Array:
+    """A dense layer: y = f(alpha * x weights + bias), as MPSMatrixFullyConnected defines it.
+
+    Its backward pass is one call of the neuron's gradient, for the product, bias and slopes together, and
+    two matrix products, for x and weights. Between forward and backward it keeps x, the weights and the
+    product x weights: nothing of y's size but that.
+
+    Args:
+      x: shape [..., channels], of any rank from 1; float32, float16, bfloat16 or float64.
+      weights: shape [channels, outputs], of any of these dtypes. The product is made in the dtype that
+        holds both, and rounded to it, as by `jnp.matmul`, whose precision is that of
+        `jax.default_matmul_precision`; what follows is computed in float32 at least.
+      neuron: the type f and its parameters; PReLU's slopes have shape [outputs].
+      bias: shape [outputs], or None.
+      alpha: a real scalar.
+      lowering: that of the neuron; None for the default.
+
+    Returns:
+      y, of shape [..., outputs] and x's dtype. Each gradient has the dtype of what it is the gradient of.
+
+    Raises:
+      TypeError: x, weights, bias or slopes are not of a floating dtype, a parameter is not real, or neuron
+        is not a `Neuron`.
+      ValueError: weights is not a matrix or has not a row for each channel of x, bias or slopes are not as
+        many as its columns, a PReLU has no slopes, a parameter is not a scalar, or the lowering is unknown.
+    """
+    require_neuron(neuron)
+    x, w = floating("x", x), floating("weights", weights)
+    if w.ndim != 2:
+        raise ValueError(f"weights has shape {w.shape}; it may have shape [channels of x, outputs]")
+    if x.ndim == 0:
+        raise ValueError("x is a scalar, which has no channels; it may have shape [..., channels]")
+    if x.shape[-1] != w.shape[0]:
+        raise ValueError(
+            f"weights has {w.shape[0]} rows (shape {w.shape}), but x has {x.shape[-1]} channels (its last "
+            f"axis); they may be as many"
+        )
+    if bias is not None:
+        _require_outputs("bias", bias, w)
+    if neuron.type is NeuronType.PRELU and neuron.a is not None:
+        _require_outputs("a (PRELU's slopes)", neuron.a, w)
+    return activate(jnp.matmul(x, w), neuron, bias, alpha=alpha, lowering=lowering).astype(x.dtype)
+
+
+def _require_outputs(name: str, value: Any, weights: Array) -> None:
+    shape = floating(name, value).shape
+    if shape != weights.shape[1:]:
+        raise ValueError(
+            f"{name} has shape {shape}, but weights has {weights.shape[1]} columns; it may have shape "
+            f"{weights.shape[1:]}"
+        )

@@ -1,0 +1,12 @@
+"""Apple's four classes of matrix kernels with neurons, in functional form."""
+
+from .fully_connected import MatrixFullyConnected, MatrixFullyConnectedGradient, WeightsAndBiasGradient
+from .neuron import MatrixNeuron, MatrixNeuronGradient
+
+__all__ = [
+    "MatrixFullyConnected",
+    "MatrixFullyConnectedGradient",
+    "MatrixNeuron",
+    "MatrixNeuronGradient",
+    "WeightsAndBiasGradient",
+]
