@@ -110,7 +110,7 @@ def _lower(
     routes = {route(platform, lowering)[0] for platform in platforms}
     if "inline" in routes:
         on_gpu = all(platform in ("cuda", "rocm") for platform in platforms)
-        inline = partial(function, kind=kind, sums_apart=on_gpu, **attributes)
+        inline = partial(function, kind=kind, for_gpu=on_gpu, **attributes)
         return mlir.lower_fun(inline, multiple_results=True)(ctx, *operands)
     if "metal" in routes:
         return _call_back(ctx, platforms[0], target, operands, {"kind": kind, **attributes})

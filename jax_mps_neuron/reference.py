@@ -72,6 +72,19 @@ def as_neuron_gradient(
     return NeuronGradient(data.astype(jnp.asarray(x).dtype), of_bias, of_slope)
 
 
+# The types whose f' takes XLA's GPU kernels about as long as reading the memory.
+_COSTLY = frozenset(
+    (
+        NeuronType.SIGMOID,
+        NeuronType.TANH,
+        NeuronType.SOFTPLUS,
+        NeuronType.ELU,
+        NeuronType.POWER,
+        NeuronType.EXPONENTIAL,
+        NeuronType.GELU,
+    )
+)
+
 # The functions of the two primitives, on operands in the primitives' shapes (primitives.py): the first
 # `matrix_axes` axes of each operand number matrices, and broadcast against each other.
 
@@ -101,24 +114,32 @@ def backward(
     bias_gradient: bool,
     slope_gradient: bool,
     matrix_axes: int = 0,
-    sums_apart: bool = False,
+    for_gpu: bool = False,
 ) -> tuple[Array, ...]:
     """What `neuron_gradient_p` computes.
 
-    sums_apart: compute f' for the sums once more, where XLA would rather write f'(z) * gradient to memory
-    in float32 and read it back: on GPUs, in 16-bit types, it takes that for the cheaper way if f' is
-    costly, and is wrong by a factor of two. In one kernel with the data gradient both are computed.
+    for_gpu: in 16-bit types, in the form of which XLA makes a fast GPU kernel. With float32 elements it does
+    so of itself; with 16-bit ones, there are half the bytes to read in the time of as much arithmetic.
     """
-    z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes)
-    g = gradient.astype(z.dtype)
-    d = formulas.derivative(kind, z, *parameters) * g
+    for_gpu = for_gpu and x.dtype.itemsize == 2
     rows = tuple(range(matrix_axes, x.ndim - 1))
+    with_sums = bias_gradient or slope_gradient
+    tied = for_gpu and with_sums and kind in _COSTLY
+
+    def slopes(gradient: Array, x: Array) -> tuple[Array, Array, Array, Array]:
+        z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes)
+        g = gradient.astype(z.dtype)
+        if tied:
+            # z, but needing g: the compiler would read g only after computing f', and wait once more.
+            z = jnp.maximum(z, jnp.minimum(g, -jnp.inf))
+        return z, g, alpha, formulas.derivative(kind, z, *parameters, coarse=for_gpu) * g
+
+    z, g, alpha, d = slopes(gradient, x)
     results = [(alpha * d).astype(x.dtype)]
-    costly = kind in (NeuronType.GELU, NeuronType.POWER) and x.dtype.itemsize == 2
-    if sums_apart and costly and (bias_gradient or slope_gradient):
-        x, gradient = lax.optimization_barrier((x, gradient))
-        z, _, parameters = _argument(x, scalars, bias, slope, matrix_axes)
-        d = formulas.derivative(kind, z, *parameters) * gradient.astype(z.dtype)
+    if tied:
+        # Once more for the sums, where XLA would rather write d to memory in float32 and read it back. It
+        # still makes one kernel of both, and computes in it only once what is the same.
+        z, g, _, d = slopes(*lax.optimization_barrier((gradient, x)))
     if bias_gradient:
         results.append(jnp.sum(d, rows))
     if slope_gradient:
