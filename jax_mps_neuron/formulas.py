@@ -149,9 +149,7 @@ _COARSE_DERIVATIVES: dict[NeuronType, Callable[[Array, Array, Array, Array], Arr
 }
 
 
-def derivative(
-    kind: NeuronType, z: Array, a: Array, b: Array, c: Array, *, coarse: bool = False
-) -> Array:
+def derivative(kind: NeuronType, z: Array, a: Array, b: Array, c: Array, *, coarse: bool = False) -> Array:
     """f'(z), in the shape of z; coarse: to 2^-16 and not differentiable, for 16-bit results on GPUs."""
     formula = _FORMULAS[kind].derivative
     if coarse:

@@ -118,8 +118,8 @@ def backward(
 ) -> tuple[Array, ...]:
     """What `neuron_gradient_p` computes.
 
-    for_gpu: in 16-bit types, in the form of which XLA makes a fast GPU kernel. With float32 elements it does
-    so of itself; with 16-bit ones, there are half the bytes to read in the time of as much arithmetic.
+    for_gpu: in 16-bit types, in the form of which XLA makes a fast GPU kernel. Of float32 it makes one
+    anyway; with 16 bits, the same arithmetic has to fit in the time of half the bytes.
     """
     for_gpu = for_gpu and x.dtype.itemsize == 2
     rows = tuple(range(matrix_axes, x.ndim - 1))

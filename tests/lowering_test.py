@@ -126,7 +126,7 @@ def test_sums_apart_are_the_same_sums(name):
     operands += [jnp.asarray([1.25, neuron.a, neuron.b, neuron.c], "float32"), draw(2, (6,))]
     parameters = {"kind": neuron.type, "bias_gradient": True, "slope_gradient": False, "matrix_axes": 0}
     together, apart = (
-        jax.jit(partial(primitives._backward, sums_apart=way, **parameters))(*operands)
+        jax.jit(partial(primitives._backward, for_gpu=way, **parameters))(*operands)
         for way in (False, True)
     )
     for a, b in zip(together, apart, strict=True):
