@@ -72,7 +72,7 @@ def as_neuron_gradient(
     return NeuronGradient(data.astype(jnp.asarray(x).dtype), of_bias, of_slope)
 
 
-# The types whose f' takes XLA's GPU kernels about as long as reading the memory.
+# The types whose f' takes a GPU about as long as reading 16-bit arrays.
 _COSTLY = frozenset(
     (
         NeuronType.SIGMOID,
@@ -118,13 +118,13 @@ def backward(
 ) -> tuple[Array, ...]:
     """What `neuron_gradient_p` computes.
 
-    for_gpu: in 16-bit types, in the form of which XLA makes a fast GPU kernel. Of float32 it makes one
-    anyway; with 16 bits, the same arithmetic has to fit in the time of half the bytes.
+    for_gpu: in the form of which XLA makes a fast GPU kernel.
     """
-    for_gpu = for_gpu and x.dtype.itemsize == 2
     rows = tuple(range(matrix_axes, x.ndim - 1))
-    with_sums = bias_gradient or slope_gradient
-    tied = for_gpu and with_sums and kind in _COSTLY
+    apart = for_gpu and (bias_gradient or slope_gradient)
+    # With 16 bits an element, the same arithmetic has to fit in the time of half the bytes.
+    coarse = for_gpu and x.dtype.itemsize == 2
+    tied = apart and coarse and kind in _COSTLY
 
     def slopes(gradient: Array, x: Array) -> tuple[Array, Array, Array, Array]:
         z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes)
@@ -132,13 +132,13 @@ def backward(
         if tied:
             # z, but needing g: the compiler would read g only after computing f', and wait once more.
             z = jnp.maximum(z, jnp.minimum(g, -jnp.inf))
-        return z, g, alpha, formulas.derivative(kind, z, *parameters, coarse=for_gpu) * g
+        return z, g, alpha, formulas.derivative(kind, z, *parameters, coarse=coarse) * g
 
     z, g, alpha, d = slopes(gradient, x)
     results = [(alpha * d).astype(x.dtype)]
-    if tied:
-        # Once more for the sums, where XLA would rather write d to memory in float32 and read it back. It
-        # still makes one kernel of both, and computes in it only once what is the same.
+    if apart:
+        # Once more for the sums: of what both need, XLA often writes a part to memory and reads it back. In
+        # this form it makes one kernel of both, in which its compiler finds what is the same.
         z, g, _, d = slopes(*lax.optimization_barrier((gradient, x)))
     if bias_gradient:
         results.append(jnp.sum(d, rows))
