@@ -121,10 +121,11 @@ def backward(
     for_gpu: in the form of which XLA makes a fast GPU kernel.
     """
     rows = tuple(range(matrix_axes, x.ndim - 1))
-    apart = for_gpu and (bias_gradient or slope_gradient)
+    reads_x = kind not in (NeuronType.NONE, NeuronType.LINEAR)
     # With 16 bits an element, the same arithmetic has to fit in the time of half the bytes.
     coarse = for_gpu and x.dtype.itemsize == 2
-    tied = apart and coarse and kind in _COSTLY
+    apart = for_gpu and (bias_gradient or slope_gradient) and (kind in _COSTLY if coarse else reads_x)
+    tied = apart and coarse
 
     def slopes(gradient: Array, x: Array) -> tuple[Array, Array, Array, Array]:
         z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes)
@@ -138,7 +139,8 @@ def backward(
     results = [(alpha * d).astype(x.dtype)]
     if apart:
         # Once more for the sums: of what both need, XLA often writes a part to memory and reads it back. In
-        # this form it makes one kernel of both, in which its compiler finds what is the same.
+        # this form it makes one kernel of both, in which its compiler finds what is the same. Cheap types
+        # in 16 bits are one kernel anyway, and in this form some take more registers.
         z, g, _, d = slopes(*lax.optimization_barrier((gradient, x)))
     if bias_gradient:
         results.append(jnp.sum(d, rows))
