@@ -92,7 +92,7 @@ _FORMULAS: dict[NeuronType, _Formula] = {
     NeuronType.TANH: _Formula(
         lambda z, a, b, c: a * jnp.tanh(b * z),
         # 1 - tanh^2(u) = 4 e^2u / (e^2u + 1)^2, which does not cancel for large u.
-        lambda z, a, b, c: a * b * (4.0 * special.logistic_derivative(2.0 * (b * z))),
+        lambda z, a, b, c: (4.0 * (a * b)) * special.logistic_derivative((2.0 * b) * z),
     ),
     NeuronType.ABSOLUTE: _Formula(
         lambda z, a, b, c: jnp.abs(z),
@@ -129,14 +129,33 @@ _FORMULAS: dict[NeuronType, _Formula] = {
     ),
     NeuronType.GELU: _Formula(
         lambda z, a, b, c: z * special.normal_cdf(z),
-        lambda z, a, b, c: special.normal_cdf(z) + z * special.normal_pdf(z),
+        lambda z, a, b, c: special.gelu_derivative(z),
     ),
 }
 
 
-def derivative(kind: NeuronType, z: Array, a: Array, b: Array, c: Array) -> Array:
-    """f'(z), in the shape of z."""
-    return jnp.broadcast_to(_FORMULAS[kind].derivative(z, a, b, c), z.shape)
+def _coarse_exponential_derivative(z: Array, a: Array, b: Array, c: Array) -> Array:
+    # One multiplication and addition of numbers that are the same for all elements. A finite logarithm of
+    # the bases 0 and infinity makes 1 of their power 0.
+    logarithm = _base(c)[2]
+    finite = jnp.clip(logarithm, -1e30, 1e30)
+    return (a * logarithm) * jnp.exp((a * finite) * z + b * finite)
+
+
+# Cheaper forms of f' in float32, for results of 16 bits on GPUs. They are never differentiated.
+_COARSE_DERIVATIVES: dict[NeuronType, Callable[[Array, Array, Array, Array], Array]] = {
+    NeuronType.POWER: lambda z, a, b, c: a * c * special.coarse_power(a * z + b, c - 1.0),
+    NeuronType.EXPONENTIAL: _coarse_exponential_derivative,
+    NeuronType.GELU: lambda z, a, b, c: special.coarse_gelu_derivative(z),
+}
+
+
+def derivative(kind: NeuronType, z: Array, a: Array, b: Array, c: Array, *, coarse: bool = False) -> Array:
+    """f'(z), in the shape of z; coarse: to 2^-16 and not differentiable, for 16-bit results on GPUs."""
+    formula = _FORMULAS[kind].derivative
+    if coarse:
+        formula = _COARSE_DERIVATIVES.get(kind, formula)
+    return jnp.broadcast_to(formula(z, a, b, c), z.shape)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -112,7 +112,7 @@ def _lower(
     place = partition.place(ctx) if "custom_call" in routes else ""
     if "inline" in routes or (place == "undivided" and lowering == "auto"):
         on_gpu = all(platform in ("cuda", "rocm") for platform in platforms)
-        inline = partial(function, kind=kind, sums_apart=on_gpu, **attributes)
+        inline = partial(function, kind=kind, for_gpu=on_gpu, **attributes)
         with outside_of_meshes():
             return mlir.lower_fun(inline, multiple_results=True)(without_meshes(ctx), *operands)
     if "metal" in routes:

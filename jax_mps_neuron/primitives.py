@@ -114,10 +114,10 @@ def _backward(
     bias_gradient: bool,
     slope_gradient: bool,
     matrix_axes: int,
-    sums_apart: bool = False,
+    for_gpu: bool = False,
     **_: Any,
 ) -> list[Array]:
-    """`neuron_gradient_p` in jnp, on the primitive's operands; sums_apart as in `reference.backward`."""
+    """`neuron_gradient_p` in jnp, on the primitive's operands; for_gpu as in `reference.backward`."""
     results = reference.backward(
         gradient,
         x,
@@ -127,7 +127,7 @@ def _backward(
         bias_gradient=bias_gradient,
         slope_gradient=slope_gradient,
         matrix_axes=matrix_axes,
-        sums_apart=sums_apart,
+        for_gpu=for_gpu,
     )
     matrices = _matrices((gradient, x, scalars, *vectors), matrix_axes)
     return [jnp.broadcast_to(r, (*matrices, *r.shape[matrix_axes:])) for r in results]

@@ -72,6 +72,19 @@ def as_neuron_gradient(
     return NeuronGradient(data.astype(jnp.asarray(x).dtype), of_bias, of_slope)
 
 
+# The types whose f' takes a GPU about as long as reading 16-bit arrays.
+_COSTLY = frozenset(
+    (
+        NeuronType.SIGMOID,
+        NeuronType.TANH,
+        NeuronType.SOFTPLUS,
+        NeuronType.ELU,
+        NeuronType.POWER,
+        NeuronType.EXPONENTIAL,
+        NeuronType.GELU,
+    )
+)
+
 # The functions of the two primitives, on operands in the primitives' shapes (primitives.py): the first
 # `matrix_axes` axes of each operand number matrices, and broadcast against each other.
 
@@ -101,24 +114,34 @@ def backward(
     bias_gradient: bool,
     slope_gradient: bool,
     matrix_axes: int = 0,
-    sums_apart: bool = False,
+    for_gpu: bool = False,
 ) -> tuple[Array, ...]:
     """What `neuron_gradient_p` computes.
 
-    sums_apart: compute f' for the sums once more, where XLA would rather write f'(z) * gradient to memory
-    in float32 and read it back: on GPUs, in 16-bit types, it takes that for the cheaper way if f' is
-    costly, and is wrong by a factor of two. In one kernel with the data gradient both are computed.
+    for_gpu: in the form of which XLA makes a fast GPU kernel.
     """
-    z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes)
-    g = gradient.astype(z.dtype)
-    d = formulas.derivative(kind, z, *parameters) * g
     rows = tuple(range(matrix_axes, x.ndim - 1))
+    reads_x = kind not in (NeuronType.NONE, NeuronType.LINEAR)
+    # With 16 bits an element, the same arithmetic has to fit in the time of half the bytes.
+    coarse = for_gpu and x.dtype.itemsize == 2
+    apart = for_gpu and (bias_gradient or slope_gradient) and (kind in _COSTLY if coarse else reads_x)
+    tied = apart and coarse
+
+    def slopes(gradient: Array, x: Array) -> tuple[Array, Array, Array, Array]:
+        z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes)
+        g = gradient.astype(z.dtype)
+        if tied:
+            # z, but needing g: the compiler would read g only after computing f', and wait once more.
+            z = jnp.maximum(z, jnp.minimum(g, -jnp.inf))
+        return z, g, alpha, formulas.derivative(kind, z, *parameters, coarse=coarse) * g
+
+    z, g, alpha, d = slopes(gradient, x)
     results = [(alpha * d).astype(x.dtype)]
-    costly = kind in (NeuronType.GELU, NeuronType.POWER) and x.dtype.itemsize == 2
-    if sums_apart and costly and (bias_gradient or slope_gradient):
-        x, gradient = lax.optimization_barrier((x, gradient))
-        z, _, parameters = _argument(x, scalars, bias, slope, matrix_axes)
-        d = formulas.derivative(kind, z, *parameters) * gradient.astype(z.dtype)
+    if apart:
+        # Once more for the sums: of what both need, XLA often writes a part to memory and reads it back. In
+        # this form it makes one kernel of both, in which its compiler finds what is the same. Cheap types
+        # in 16 bits are one kernel anyway, and in this form some take more registers.
+        z, g, _, d = slopes(*lax.optimization_barrier((gradient, x)))
     if bias_gradient:
         results.append(jnp.sum(d, rows))
     if slope_gradient:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 
+import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ import zoo
 from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import native, primitives
+from jax_mps_neuron import native, primitives, reference
 from jax_mps_neuron.lowering import route
 
 GELU = jmn.Neuron.gelu()
@@ -144,31 +145,55 @@ def test_inline_keeps_to_what_metal_plugins_legalize(name, x_dtype):
     [
         ("cuda", "gelu", "bfloat16", 1),
         ("rocm", "power", "float16", 1),
-        ("cuda", "gelu", "float32", 0),
-        ("cuda", "tanh", "bfloat16", 0),
+        ("cuda", "relu", "float32", 1),
+        ("cuda", "relu", "bfloat16", 0),
+        ("cuda", "linear", "float32", 0),  # which then would read x
         ("METAL", "gelu", "float16", 0),
+        ("tpu", "gelu", "bfloat16", 0),
     ],
 )
-def test_sums_of_costly_types_are_apart_on_gpus(platform, name, x_dtype, barriers):
-    """Else XLA writes f'(z) * gradient in float32 and reads it back: benchmarks/inline_on_gpu.py."""
+def test_sums_are_apart_on_gpus(platform, name, x_dtype, barriers):
+    """Else XLA may write a part of the work to memory and read it back: benchmarks/inline_on_gpu.py."""
     x = jnp.asarray(X, x_dtype)
     neuron = zoo.neurons()[name]
     text = lowered(lambda g, x, b: backward(g, x, b, "inline", neuron), x, x, B, platforms=(platform,))
     assert text.count("optimization_barrier") == barriers
 
 
-@pytest.mark.parametrize("name", ["gelu", "power"])
-def test_sums_apart_are_the_same_sums(name):
-    neuron = zoo.neurons()[name]
-    operands = [draw(i, (20, 6), "bfloat16") for i in range(2)]
-    operands += [jnp.asarray([1.25, neuron.a, neuron.b, neuron.c], "float32"), draw(2, (6,))]
-    parameters = {"kind": neuron.type, "bias_gradient": True, "slope_gradient": False, "matrix_axes": 0}
-    together, apart = (
-        jax.jit(partial(primitives._backward, sums_apart=way, **parameters))(*operands)
-        for way in (False, True)
+@pytest.mark.parametrize("x_dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_the_form_for_gpus_is_the_same_function(name, x_dtype):
+    """Compiled for this CPU: against the float64 table, NaN and infinite gradients included."""
+    neuron = zoo.neurons(6)[name]
+    gradient, x, bias = (jnp.asarray(draw(i, (20, 6), x_dtype)) for i in (1, 0, 2))
+    bias = bias[0]
+    gradient = gradient.at[2, 2].set(np.nan).at[5, 3].set(np.inf).at[6, 4].set(-np.inf)
+    slopes = [jnp.asarray(neuron.a)] if neuron.type is jmn.NeuronType.PRELU else []
+    scalars = jnp.asarray([1.25, 0.0 if slopes else neuron.a, neuron.b, neuron.c], "float32")
+    backward = partial(
+        primitives._backward,
+        for_gpu=True,
+        kind=neuron.type,
+        bias_gradient=True,
+        slope_gradient=bool(slopes),
+        matrix_axes=0,
     )
-    for a, b in zip(together, apart, strict=True):
-        assert_close(a, np.asarray(b, np.float64))
+    data, *sums = jax.jit(backward)(gradient, x, scalars, bias.astype("float32"), *slopes)
+    expected = apple.neuron_gradient(gradient, x, neuron, bias, 1.25)
+    assert_close(data, expected.data)
+    for got, want in zip(sums, (expected.bias, expected.a), strict=False):
+        assert_close(got, want, factor=4)
+
+
+@pytest.mark.parametrize("name", [n for n, of in zoo.neurons().items() if of.type in reference._COSTLY])
+def test_the_form_for_gpus_passes_nan_on(name):
+    neuron = zoo.neurons()[name]
+    ones = jnp.ones((2, 1), "bfloat16")
+    scalars = jnp.asarray([1.0, neuron.a, neuron.b, neuron.c], "float32")
+    parameters = {"kind": neuron.type, "bias_gradient": True, "slope_gradient": False, "for_gpu": True}
+    for operands in ((ones * np.nan, ones), (ones, ones * np.nan)):
+        for result in reference.backward(*operands, scalars, jnp.zeros(1), None, **parameters):
+            assert np.isnan(np.asarray(result, np.float32)).all()
 
 
 def mlp(weights, x, lowering):
