@@ -109,11 +109,7 @@ def _in_place(g: Any, call: Callable[[Any], Any], layers: int) -> Program:
     def fresh():
         return buffer.copy_(g)
 
-    def run(state):
-        call(state)
-        return state
-
-    return Program(fresh, run, _wait, layers)
+    return Program(fresh, call, _wait, layers)
 
 
 def floor(mode: str, inputs: Inputs, xs: tuple[Any, ...]) -> Program:
@@ -124,6 +120,7 @@ def floor(mode: str, inputs: Inputs, xs: tuple[Any, ...]) -> Program:
     def call(target):
         for x in sources:
             torch.mul(x, x if mode == FORWARD else target, out=target)
+        return target
 
     return _in_place(g, call, len(xs))
 
@@ -158,6 +155,7 @@ def programs(mode: str, n: Neuron, inputs: Inputs) -> dict[str, Program]:
     def call(g):
         for x in xs:
             compiled(g, x, bias)
+        return g
 
     return {TORCH: _in_place(g, eager, len(xs)), TORCH_COMPILE: _in_place(g, call, len(xs))}
 
@@ -190,6 +188,7 @@ def _eager(kind: NeuronType, activation: Callable[..., Any], a: Any, xs: list[An
         def autograd(g):
             for x, y in zip(leaves, outputs, strict=True):
                 g = torch.autograd.grad(y, (x, *biases), g, retain_graph=True)[0]
+            return g
 
         return autograd
 
@@ -201,5 +200,6 @@ def _eager(kind: NeuronType, activation: Callable[..., Any], a: Any, xs: list[An
             kernel(g, z, y, a)
             if total is not None:
                 torch.sum(g.reshape(-1, *total.shape), 0, out=total)
+        return g
 
     return kernels
