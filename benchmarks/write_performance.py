@@ -3,8 +3,8 @@
     python benchmarks/write_performance.py
 
 A table stands between two comments of the page, of which the first names a file of figures and the
-mode (or, of a sweep, the type): <!-- table cpu-float32 chain --> ... <!-- end -->. The pictures are
-docs/img/NAME.png, one for each file of `python -m jax_mps_neuron bench --json`.
+mode (or, of a sweep, the type; or a summary): <!-- table cpu-float32 chain --> ... <!-- end -->. The
+pictures are docs/img/NAME.png.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from jax_mps_neuron.bench.plots import draw
-from jax_mps_neuron.bench.report import groups, load, table
+from jax_mps_neuron.bench.report import groups, load, summary, table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, PICTURES = ROOT / "benchmarks/results", ROOT / "docs/performance.md", ROOT / "docs/img"
@@ -23,6 +23,8 @@ BLOCK = re.compile(r"(<!-- table (\S+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL
 
 def table_of(name: str, which: str) -> str:
     result = load(RESULTS / f"{name}.json")
+    if which == "summary":
+        return summary(result)
     key = "type" if result["sweep"] else "mode"
     found = [group for group in groups(result) if group[0][key] == which]
     if not found:
@@ -34,8 +36,9 @@ def main() -> None:
     page = PAGE.read_text()
     PAGE.write_text(BLOCK.sub(lambda m: f"{m[1]}\n{table_of(m[2], m[3])}\n\n{m[4]}", page))
     PICTURES.mkdir(exist_ok=True)
-    for path in sorted(RESULTS.glob("cpu-*.json")):
-        draw([load(path)], PICTURES / f"{path.stem}.png")
+    # The figures at many shapes are a table alone.
+    for name in ("cpu-float32", "cpu-float16", "cpu-bfloat16", "cpu-sweep"):
+        draw([load(RESULTS / f"{name}.json")], PICTURES / f"{name}.png")
 
 
 if __name__ == "__main__":

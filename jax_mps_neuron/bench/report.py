@@ -12,9 +12,10 @@ from typing import Any
 from ..descriptor import NeuronType
 from .floors import is_floor
 from .modes import MODES, STEP
+from .peers import XLA
 from .timing import Times
 
-__all__ = ["bandwidth", "groups", "load", "record", "table", "text", "title"]
+__all__ = ["bandwidth", "groups", "load", "record", "summary", "table", "text", "title"]
 
 _KEYS = {"type", "dtype", "shape", "mode", "ms", "ours", "floor", "ratios"}
 
@@ -47,7 +48,7 @@ def record(
         "bytes": moved,
         "ms": times,
         "ratios": {
-            name: median / medians[ours]
+            name: float(f"{median / medians[ours]:.5g}")
             for name, median in medians.items()
             if name != ours and not is_floor(name)
         },
@@ -96,6 +97,21 @@ def title(group: Sequence[dict[str, Any]], sweep: bool) -> str:
     return f"{cell['mode']}, {cell['dtype']}, {cell['shape']}"
 
 
+def summary(result: dict[str, Any]) -> str:
+    """A row for each table but a sweep's: how many times as long XLA takes, on average and at worst."""
+    lines = [
+        _row(["mode", "dtype", "shape", f"{XLA} /, geometric mean", "least", "of"]),
+        "| --- | --- | --- | ---: | ---: | --- |",
+    ]
+    for group in groups(result):
+        ratios = {cell["type"]: cell["ratios"][XLA] for cell in group if XLA in cell["ratios"]}
+        if ratios:
+            worst = min(ratios, key=ratios.__getitem__)
+            means = [_ratio(_geometric(ratios.values())), _ratio(ratios[worst]), worst]
+            lines.append(_row([*(str(group[0][key]) for key in ("mode", "dtype", "shape")), *means]))
+    return "\n".join(lines)
+
+
 def text(result: dict[str, Any]) -> str:
     """All tables, under a line about the machine."""
     where = f"{result['cpu']}, {result['cores']} cores"
@@ -105,13 +121,15 @@ def text(result: dict[str, Any]) -> str:
     head = (
         f"{where}; {', '.join(versions)}; {result['date']}; ours: {result['ours']}\n`{result['command']}`"
     )
-    return "\n\n".join(
-        [head, *(f"### {title(g, result['sweep'])}\n\n{table(g, result['sweep'])}" for g in groups(result))]
-    )
+    found = groups(result)
+    parts = [head, *(f"### {title(g, result['sweep'])}\n\n{table(g, result['sweep'])}" for g in found)]
+    if len(found) > 1 and not result["sweep"]:
+        parts.append(f"### Summary\n\n{summary(result)}")
+    return "\n\n".join(parts)
 
 
 def table(group: Sequence[dict[str, Any]], sweep: bool = False) -> str:
-    """One table in Markdown: our time, how many times as long the peers take, and our share of the floor."""
+    """One table in Markdown: our time, how many times as long the peers take, our share of the floor."""
     ours = group[0]["ours"]
     peers = list(dict.fromkeys(name for cell in group for name in cell["ratios"]))
     step = group[0]["mode"] == STEP

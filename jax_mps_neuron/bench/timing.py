@@ -69,4 +69,5 @@ def _summary(values: list[float]) -> Times:
         low = high = values[0]
     else:
         low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": statistics.median(values), "low": low, "high": high}
+    figures = {"median": statistics.median(values), "low": low, "high": high}
+    return {name: float(f"{value:.5g}") for name, value in figures.items()}

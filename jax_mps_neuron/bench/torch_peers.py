@@ -65,6 +65,7 @@ def _backward_kernels() -> dict[NeuronType, Callable[..., Any]]:
     """PyTorch's own backward kernels, in place: (g, z, y, a) -> g."""
     aten = _torch().ops.aten
     return {
+        NeuronType.NONE: lambda g, z, y, a: g,
         NeuronType.RELU: lambda g, z, y, a: aten.leaky_relu_backward.grad_input(
             g, z, a, False, grad_input=g
         ),
@@ -135,8 +136,8 @@ def programs(mode: str, n: Neuron, inputs: Inputs) -> dict[str, Program]:
     torch = _torch()
     g, bias = _tensor(inputs.g), _tensor(inputs.bias)
     xs = [_tensor(x) for x in (inputs.xs if mode == CHAIN else inputs.xs[:1])]
-    a = _tensor(jnp.asarray(n.a, inputs.g.dtype)) if n.type is NeuronType.PRELU else float(n.a)
-    formula, b, c = _formulas()[n.type], float(n.b), float(n.c)
+    a = _tensor(jnp.asarray(n.a, inputs.g.dtype)) if n.type is NeuronType.PRELU else np.asarray(n.a).item()
+    formula, b, c = _formulas()[n.type], np.asarray(n.b).item(), np.asarray(n.c).item()
 
     def activation(x, bias):
         return formula(x if bias is None else x + bias, a, b, c)
@@ -145,8 +146,8 @@ def programs(mode: str, n: Neuron, inputs: Inputs) -> dict[str, Program]:
         compiled = torch.compile(activation, dynamic=False)
         with torch.no_grad():
             return {
-                name: Program(lambda: None, lambda _, f=f: f(xs[0], bias), _wait)
-                for name, f in {TORCH: activation, TORCH_COMPILE: compiled}.items()
+                TORCH: Program(lambda: None, lambda _: activation(xs[0], bias), _wait),
+                TORCH_COMPILE: Program(lambda: None, lambda _: compiled(xs[0], bias), _wait),
             }
     bias = None if mode == DX else bias
     eager = _eager(n.type, activation, a, xs, bias)
@@ -178,8 +179,6 @@ def _gradients(activation: Callable[..., Any]) -> Callable[..., Any]:
 def _eager(kind: NeuronType, activation: Callable[..., Any], a: Any, xs: list[Any], bias: Any) -> Any:
     torch = _torch()
     kernel = _backward_kernels().get(kind)
-    if kind is NeuronType.NONE:
-        kernel = lambda g, z, y, a: g  # noqa: E731
     if kernel is None:
         leaves = [x.clone().requires_grad_() for x in xs]
         biases = [] if bias is None else [bias.clone().requires_grad_()]
