@@ -1,13 +1,14 @@
 # make demo   trains a small network with the native backward pass and draws the curves in demo.png
 # make test   passes the tests
-# Both make a virtual environment in .venv first, and build the library in it when its sources change.
+# make bench-results   measures everything on this CPU and writes docs/performance.md's tables and pictures
+# All make a virtual environment in .venv first, and build the library in it when its sources change.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/*.h kernels/*/*.h kernels/*/*.cc)
 
-.PHONY: demo test lint types docs clean
+.PHONY: demo test lint types docs bench-results clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/train_digits.py --output demo.png
@@ -25,6 +26,18 @@ types: $(VENV)/dev
 
 docs: $(VENV)/dev
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
+
+RESULTS := benchmarks/results
+BENCH := JAX_PLATFORMS=cpu $(BIN)/python -m jax_mps_neuron bench
+
+bench-results: $(VENV)/installed
+	$(BENCH) --dtypes float32 --json $(RESULTS)/cpu-float32.json $(BENCH_OPTIONS)
+	$(BENCH) --dtypes float16 --json $(RESULTS)/cpu-float16.json $(BENCH_OPTIONS)
+	$(BENCH) --dtypes bfloat16 --json $(RESULTS)/cpu-bfloat16.json $(BENCH_OPTIONS)
+	$(BENCH) --dtypes float32 float16 bfloat16 --modes dx+dbias chain --peers custom_call xla \
+	  --shapes 8x8 64x128 1000003 17x100003 262144x32 512x512 --json $(RESULTS)/cpu-shapes.json $(BENCH_OPTIONS)
+	$(BENCH) --sweep $(SWEEP) --json $(RESULTS)/cpu-sweep.json $(BENCH_OPTIONS)
+	$(BIN)/python benchmarks/write_performance.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -53,31 +52,21 @@ def test_lower_what_cannot_be(capsys, monkeypatch):
     assert "lowering is 'metal', which does not run here: Metal needs macOS" in capsys.readouterr().err
 
 
-def test_bench(capsys, tmp_path):
-    if native.problem():
-        pytest.skip(f"no custom call to measure: {native.problem()}")
-    out = tmp_path / "bench.json"
-    assert (
-        main(
-            ["bench", "--shape", "64x32", "--types", "gelu", "prelu", "--repeats", "2", "--json", str(out)]
-        )
-        == 0
-    )
-    text = capsys.readouterr().out
-    assert "| gelu |" in text
-    assert "| geometric mean |" in text
-    figures = json.loads(out.read_text())
-    assert set(figures["ms"]) == {"gelu", "prelu"}
-    assert set(figures["ms"]["gelu"]) == {"forward", "dx", "dx + dbias"}
-    assert all(v > 0 for v in figures["ms"]["gelu"]["dx"].values())
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["lower", "--neuron", "swish"], "'swish' is no neuron type; it may be none, relu"),
-        (["bench", "--shape", "12"], "'12' is no shape; it may be ROWSxCHANNELS"),
-        (["bench", "--shape=-1x4"], "'-1x4' is no shape"),
+        (["lower", "--shape", "12"], "'12' is no shape; it may be ROWSxCHANNELS"),
+        (["bench", "--shapes=-1x4"], "'-1x4' is no shape; it may be lengths with an x between them"),
+        (
+            ["bench", "--modes", "backward"],
+            "'backward' is no mode; it may be 'forward', 'dx', 'dx + dbias'",
+        ),
+        (["bench", "--peers", "numpy"], "'numpy' is no peer; it may be 'custom call', 'inline'"),
+        (["bench", "--dtypes", "float64"], "invalid choice: 'float64'"),
+        (["bench", "--sweep", "1GiB-1KiB"], "'1GiB-1KiB' is no range of sizes; it may be FIRST-LAST"),
+        (["bench", "--sweep", "1XB-1GiB"], "'1XB-1GiB' is no range of sizes"),
+        (["bench", "--plot", "bars.jpg"], "'bars.jpg' is no picture; it may end in .png, .svg or .pdf"),
         (["bench", "--repeats", "0"], "'0' is no count; it may be 1 or more"),
         (["bench", "--json", "/nonexistent/figures.json"], "can't open '/nonexistent/figures.json'"),
         (["lower", "--lowering", "fast"], "invalid choice: 'fast'"),

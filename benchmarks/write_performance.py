@@ -1,0 +1,45 @@
+"""Writes the tables of docs/performance.md and its pictures from the files in benchmarks/results.
+
+    python benchmarks/write_performance.py
+
+A table stands between two comments of the page, of which the first names a file of figures and the
+mode (or, of a sweep, the type; or a summary): <!-- table cpu-float32 chain --> ... <!-- end -->. The
+pictures are docs/img/NAME.png.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from jax_mps_neuron.bench.plots import draw
+from jax_mps_neuron.bench.report import groups, load, summary, table
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE, PICTURES = ROOT / "benchmarks/results", ROOT / "docs/performance.md", ROOT / "docs/img"
+BLOCK = re.compile(r"(<!-- table (\S+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table_of(name: str, which: str) -> str:
+    result = load(RESULTS / f"{name}.json")
+    if which == "summary":
+        return summary(result)
+    key = "type" if result["sweep"] else "mode"
+    found = [group for group in groups(result) if group[0][key] == which]
+    if not found:
+        sys.exit(f"{name}.json has no {key} {which!r}, which docs/performance.md asks for")
+    return "\n\n".join(table(group, result["sweep"]) for group in found)
+
+
+def main() -> None:
+    page = PAGE.read_text()
+    PAGE.write_text(BLOCK.sub(lambda m: f"{m[1]}\n{table_of(m[2], m[3])}\n\n{m[4]}", page))
+    PICTURES.mkdir(exist_ok=True)
+    # The figures at many shapes are a table alone.
+    for name in ("cpu-float32", "cpu-float16", "cpu-bfloat16", "cpu-sweep"):
+        draw([load(RESULTS / f"{name}.json")], PICTURES / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
