@@ -1,6 +1,6 @@
 """The gradient of a neuron activation, as Apple's MPSMatrixNeuronGradient defines it, for JAX."""
 
-from . import metal, reference
+from . import metal, nn, reference
 from .activation import neuron, neuron_gradient
 from .descriptor import Neuron, NeuronType
 from .lowering import set_default_lowering
@@ -15,6 +15,7 @@ __all__ = [
     "metal",
     "neuron",
     "neuron_gradient",
+    "nn",
     "reference",
     "set_default_lowering",
 ]

@@ -13,9 +13,17 @@ from jax.typing import ArrayLike
 
 from .descriptor import Neuron, NeuronType
 
-__all__ = ["Operands", "as_scalars", "compute_dtype", "prepare", "prepare_gradient", "require_array"]
+__all__ = [
+    "DTYPES",
+    "Operands",
+    "as_scalars",
+    "compute_dtype",
+    "prepare",
+    "prepare_gradient",
+    "require_array",
+]
 
-_DTYPES = tuple(jnp.dtype(t) for t in (jnp.float32, jnp.float16, jnp.bfloat16, jnp.float64))
+DTYPES = tuple(jnp.dtype(t) for t in (jnp.float32, jnp.float16, jnp.bfloat16, jnp.float64))
 _DTYPE_NAMES = "float32, float16, bfloat16 or float64"
 
 
@@ -101,7 +109,7 @@ def _as_array(name: str, value: Any) -> Array:
 
 def _floating(name: str, value: Any) -> Array:
     array = _as_array(name, value)
-    if array.dtype not in _DTYPES:
+    if array.dtype not in DTYPES:
         raise TypeError(f"{name} has dtype {array.dtype}; it may be {_DTYPE_NAMES}")
     return array
 

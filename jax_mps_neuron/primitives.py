@@ -143,7 +143,7 @@ def _matrices(operands: Sequence[Any], matrix_axes: int) -> tuple[Any, ...]:
 @neuron_p.def_abstract_eval
 def _neuron_aval(x, scalars, *vectors, matrix_axes, **_):
     matrices = _matrices((x, scalars, *vectors), matrix_axes)
-    return [ShapedArray((*matrices, *x.shape[matrix_axes:]), x.dtype)]
+    return [ShapedArray((*matrices, *x.shape[matrix_axes:]), x.dtype, weak_type=x.weak_type)]
 
 
 @neuron_gradient_p.def_abstract_eval
@@ -204,6 +204,29 @@ def _jvp(primitive, function, primals, tangents, **parameters):
 
 ad.primitive_jvps[neuron_p] = partial(_jvp, neuron_p, _forward)
 ad.primitive_jvps[neuron_gradient_p] = partial(_jvp, neuron_gradient_p, _backward)
+
+
+# Transposition: the data gradient, f'(z) * gradient, is linear in the gradient, and its own transpose.
+
+
+def _transpose(cotangents, gradient, x, scalars, *vectors, bias_gradient, slope_gradient, **parameters):
+    others = (x, scalars, *vectors)
+    if not ad.is_undefined_primal(gradient) or any(map(ad.is_undefined_primal, others)):
+        raise NotImplementedError("neuron_gradient is linear in its first operand alone")
+    parameters |= {"bias_gradient": bias_gradient, "slope_gradient": slope_gradient}
+    if bias_gradient or slope_gradient:
+        instantiated = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
+        transpose = jax.linear_transpose(lambda g: _backward(g, *others, **parameters), gradient.aval)
+        (result,) = transpose(instantiated)
+    else:
+        (result,) = neuron_gradient_p.bind(*cotangents, *others, **parameters)
+        # A gradient that matrices share has the sum of theirs.
+        shared = [i for i, size in enumerate(gradient.aval.shape) if size != result.shape[i]]
+        result = jnp.sum(result, shared, keepdims=True) if shared else result
+    return [result] + [None] * len(others)
+
+
+ad.primitive_transposes[neuron_gradient_p] = _transpose
 
 
 # Batching: the mapped axis becomes one more axis of matrices.
