@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from . import __version__, bench, doctor, lower
+from . import __version__, bench, doctor, lower, plot
 
 __all__ = ["main"]
 
@@ -13,6 +13,7 @@ _COMMANDS = {
     "doctor": (doctor, "what takes which route here and why, and a self-test"),
     "lower": (lower, "the StableHLO of a neuron's gradient on any platform"),
     "bench": (bench, "the custom call against XLA's autodiff"),
+    "plot": (plot, "figures of f and f' of each neuron type"),
 }
 
 
