@@ -5,14 +5,15 @@ import re
 from latex2mathml.converter import convert
 
 _FENCES = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+_PRIME = re.compile(r"<msup><mi>(\w)</mi><mi>&#x02032;</mi></msup>")  # raised twice, and hardly seen
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
 
 
 def _mathml(match: re.Match) -> str:
     block, inline = match.groups()
-    if block:
-        return f'<div class="formula">{convert(block.strip(), display="block")}</div>'
-    return convert(inline)
+    formula = convert((block or inline).strip(), display="block" if block else "inline")
+    formula = _PRIME.sub(r'<mi>\1</mi><mo lspace="0" rspace="0">&#x2032;</mo>', formula)
+    return f'<div class="formula">{formula}</div>' if block else formula
 
 
 def on_page_markdown(markdown: str, **_) -> str:
