@@ -27,4 +27,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
-    return parsed.run(parsed)
+    status: int = parsed.run(parsed)
+    return status

@@ -1,13 +1,14 @@
 """`jax.nn`'s activations, with a neuron's gradient: ``from jax_mps_neuron import nn``.
 
-Each function has the signature, the defaults, the dtype rules (weak types too) and the edge values of its namesake
-in `jax.nn`, and works in reverse and forward mode, each of which is one neuron-gradient call where a kernel can
-run. At a bend, where Apple takes the right-hand branch, these take the slope that `jax.nn` takes. What no neuron
-type covers is passed on to `jax.nn`: integers, complex numbers and other dtypes than float32, float16,
-bfloat16 and float64, parameters that are not scalars, and the approximate `gelu`.
+Each function has the signature, the defaults, the dtype rules (weak types too) and the edge values of
+its namesake in `jax.nn`, and works in reverse and forward mode, each of which is one neuron-gradient
+call where a kernel can run. At a bend, where Apple takes the right-hand branch, these take the slope that
+`jax.nn` takes. What no neuron type covers is passed on to `jax.nn`: integers, complex numbers and other
+dtypes than float32, float16, bfloat16 and float64, parameters that are no scalars, and the approximate
+`gelu`.
 
-In a float16 or bfloat16 x everything is computed in float32, and rounded once. Bias, alpha, learned slopes with a
-fused gradient, and routes are arguments of `jax_mps_neuron.neuron`.
+In a float16 or bfloat16 x everything is computed in float32, and rounded once. Bias, alpha, learned
+slopes with a fused gradient, and routes are arguments of `jax_mps_neuron.neuron`.
 """
 
 from __future__ import annotations
@@ -86,13 +87,13 @@ def relu6(x: ArrayLike) -> Array:
 def leaky_relu(x: ArrayLike, negative_slope: ArrayLike = 1e-2) -> Array:
     """x where x >= 0, negative_slope * x below; `Neuron.relu(negative_slope)`.
 
-    For a slope for each channel that is learned, `jax_mps_neuron.neuron` with `Neuron.prelu` computes the gradients
-    of x and of the slopes in one pass.
+    For learned slopes, one for each channel, `jax_mps_neuron.neuron` with `Neuron.prelu` computes the
+    gradients of x and of the slopes in one pass.
 
     Args:
       x: array of any shape.
-      negative_slope: a scalar, a slope for each element of x's last axis (`Neuron.prelu`), or any array that
-        broadcasts with x (`jax.nn`'s own).
+      negative_slope: a scalar, a slope for each element of x's last axis (`Neuron.prelu`), or any array
+        that broadcasts with x (`jax.nn`'s own).
 
     Returns:
       An array in the type to which x and negative_slope promote.
@@ -116,7 +117,7 @@ def elu(x: ArrayLike, alpha: ArrayLike = 1.0) -> Array:
     """
     # With alpha 1 both branches have one slope at 0.
     bends = type(alpha) not in (int, float) or alpha != 1
-    return _neuron(x, Neuron.elu(alpha), partial(jax.nn.elu, alpha=alpha), left=bends)
+    return _neuron(x, Neuron.elu(alpha), partial(jax.nn.elu, alpha=alpha), left=bool(bends))
 
 
 def selu(x: ArrayLike) -> Array:
@@ -170,7 +171,7 @@ def sigmoid(x: ArrayLike) -> Array:
 
 
 def hard_sigmoid(x: ArrayLike) -> Array:
-    """relu6(x + 3) / 6, computed as x / 6 + 1/2 clamped; `Neuron.hard_sigmoid(1/6, 1/2)`, and slope 0 at -3 and 3.
+    """relu6(x + 3) / 6, as x / 6 + 1/2 clamped; `Neuron.hard_sigmoid(1/6, 1/2)`, and slope 0 at -3 and 3.
 
     Args:
       x: array of any shape.
@@ -181,8 +182,8 @@ def hard_sigmoid(x: ArrayLike) -> Array:
     array = _covered(x)
     if array is None:
         return jax.nn.hard_sigmoid(x)
-    # Apple's slope is a up to both bends, where a z is 1/2 and -1/2: with an a that is larger by its last bit, 3 a
-    # and -3 a are beyond them, and what lies between is not. In float64 that takes two.
+    # Apple's slope is a up to both bends, where a z is 1/2 and -1/2: with an a that is larger by its last
+    # bit, 3 a and -3 a are beyond them, and what lies between is not. In float64 that takes two.
     a = compute_dtype(array).type(1 / 6)
     for _ in range(1 if a.dtype == np.float32 else 2):
         a = np.nextafter(a, a.dtype.type(1))
@@ -216,9 +217,9 @@ def tanh(x: ArrayLike, /) -> Array:
 def gelu(x: ArrayLike, approximate: bool = True) -> Array:
     """x Phi(x), with the normal distribution function Phi; `Neuron.gelu()` with ``approximate=False``.
 
-    The default is that of `jax.nn`, the approximation by tanh, which is no neuron type: it is `jax.nn.gelu`
-    itself, without a call. The two differ by up to 5e-4, so a twin with another default would change numbers
-    where a name was replaced. **Pass ``approximate=False`` for the kernel.**
+    The default is that of `jax.nn`, the approximation by tanh, which is no neuron type: it is
+    `jax.nn.gelu` itself, without a call. The two differ by up to 5e-4, so a twin with another default
+    would change numbers where a name was replaced. **Pass ``approximate=False`` for the kernel.**
 
     Args:
       x: array of any shape.
@@ -297,7 +298,9 @@ def _activate(static: _Static, *operands: Any) -> Array:
     return primitives.neuron(o.x, as_scalars(o), None, o.slope, kind=static.kind, lowering=static.lowering)
 
 
-def _activate_jvp(static: _Static, primals: tuple, tangents: tuple) -> tuple[Array, Any]:
+def _activate_jvp(
+    static: _Static, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Array, Any]:
     o, moves = Operands(*primals), Operands(*tangents)
     y = _activate(static, *primals)
     tangent = None
@@ -322,8 +325,8 @@ def _data(static: _Static, o: Operands, gradient: Array) -> Array:
     """f'(x) * gradient, which is the tangent of f in the direction `gradient` as well as its cotangent."""
     x, bias = o.x, None
     if static.left:
-        # A bias of less than any normal number moves no other number across the bend, and 0 to the left of it.
-        # For one channel: then it costs nothing, however many x has.
+        # A bias as small as the smallest normal number moves 0 to the left of the bend, and no other
+        # across it. For one channel: then it costs nothing, however many x has.
         x, gradient = x.reshape(*x.shape, 1), gradient.reshape(*x.shape, 1)
         dtype = compute_dtype(x)
         bias = jnp.full(1, -jnp.finfo(dtype).tiny, dtype)

@@ -39,8 +39,8 @@ class Operands(NamedTuple):
     c: Array
 
 
-def compute_dtype(x: Array) -> np.dtype:
-    return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
+def compute_dtype(x: Array) -> np.dtype[Any]:
+    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
 
 
 def prepare(
@@ -126,7 +126,7 @@ def _channels(name: str, value: Any, x: Array) -> Array:
     return array
 
 
-def _scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype) -> Array:
+def _scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype[Any]) -> Array:
     array: Any
     if isinstance(value, (numbers.Real, np.generic)) and not isinstance(value, complex):
         array = np.asarray(value)
@@ -137,4 +137,5 @@ def _scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype) -> Array:
         raise ValueError(f"{name} has shape {array.shape}; it may be a scalar{hint}")
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise TypeError(f"{name} has dtype {array.dtype}; it may be a real number")
-    return array.astype(dtype)
+    cast: Array = array.astype(dtype)
+    return cast

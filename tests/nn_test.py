@@ -34,6 +34,10 @@ def variants():
     ]
 
 
+# Those that are a neuron, and no function of jax.nn's.
+computed = pytest.mark.parametrize(
+    ("name", "options"), [v for v in variants() if v.id not in ("gelu", "identity")]
+)
 every = pytest.mark.parametrize(("name", "options"), variants())
 
 # Bends and what is around them, tails, infinities; no subnormal numbers, which XLA takes for 0 on CPUs.
@@ -91,7 +95,7 @@ def test_takes_and_gives_what_jax_nn_does(name, options, wide):
         np.testing.assert_array_equal(ours(integers), theirs(integers))
 
 
-@every
+@computed
 def test_values_and_gradients(name, options, dtype):
     """Against jax.nn in float64."""
     ours, theirs = (partial(function, **options) for function in pair(name))
@@ -107,13 +111,11 @@ def test_values_and_gradients(name, options, dtype):
         (d_exact,) = pull_exact(jnp.asarray(np.asarray(gradient, np.float64)))
     if name == "tanh":  # jax.nn's derivative, 1 - tanh^2, cancels
         d_exact = np.asarray(gradient, np.float64) / np.cosh(np.asarray(x, np.float64)) ** 2
-    # tanh's approximation of gelu is jax.nn's own, in x's dtype.
-    factor = 20 if name == "gelu" and not options else 1
     for actual, expected in ((y, exact), (y_forward, exact), (pulled, d_exact), (moved, d_exact)):
-        assert_close(actual, expected, factor=factor)
+        assert_close(actual, expected)
 
 
-@every
+@computed
 def test_bends_and_edges(name, options, dtype):
     """The slope at a bend is one of two numbers far apart, so it is that of jax.nn in the same dtype."""
     ours, theirs = (partial(function, **options) for function in pair(name))
@@ -164,11 +166,9 @@ def against(function):
     return lambda x: jax.vjp(function, x)[1](jnp.ones_like(x))[0]
 
 
-@every
+@computed
 def test_higher_orders(name, options):
     """Up to the third derivative, in both modes and mixed."""
-    if name == "identity" or (name == "gelu" and not options):
-        pytest.skip(f"{name} is JAX's own")
     ours, theirs = (partial(function, **options) for function in pair(name))
     with x64(True):
         x = jnp.asarray([-2.3, -0.7, 0.01, 1.3])
@@ -184,11 +184,9 @@ def test_higher_orders(name, options):
         np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
-@every
+@computed
 def test_one_call(name, options, native_library):
     """Reverse, forward, mapped: each is one neuron-gradient call, and no other."""
-    if name == "identity" or (name == "gelu" and not options):
-        pytest.skip("no neuron: " + name)
     function = partial(pair(name)[0], **options)
     x = draw(5, (3, 8, 4))
 
@@ -264,6 +262,13 @@ def test_in_a_scan():
 
     with jax.checking_leaks():
         jax.jit(lambda: jax.lax.scan(step, jnp.array(0.0), None, length=2))()
+
+
+def test_what_is_not_computed_is_the_same():
+    x = jnp.asarray([*POINTS, *EDGES])
+    np.testing.assert_array_equal(nn.gelu(x), jax.nn.gelu(x))
+    np.testing.assert_array_equal(nn.identity(x), x)
+    assert jax.grad(nn.identity)(6.0) == 1
 
 
 def test_traces_without_computing():
