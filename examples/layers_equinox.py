@@ -24,7 +24,7 @@ class PReLU(eqx.Module):
 
 
 class NeuronLayer(eqx.Module):
-    """f(x @ weights + bias), the bias inside of the neuron, so that its gradient is part of the one call.
+    """f(x @ weights + bias), the bias inside of the neuron: its gradient is part of the one call.
 
     Parameters that are Python numbers stay as they are; those that are arrays are learned.
     """

@@ -24,7 +24,7 @@ class PReLU(linen.Module):
 
 
 class NeuronLayer(linen.Module):
-    """f(x @ weights + bias), the bias inside of the neuron, so that its gradient is part of the one call."""
+    """f(x @ weights + bias), the bias inside of the neuron: its gradient is part of the one call."""
 
     outputs: int
     neuron: jmn.Neuron

@@ -22,7 +22,7 @@ class PReLU(nnx.Module):
 
 
 class NeuronLayer(nnx.Module):
-    """f(x @ weights + bias), the bias inside of the neuron, so that its gradient is part of the one call."""
+    """f(x @ weights + bias), the bias inside of the neuron: its gradient is part of the one call."""
 
     def __init__(self, inputs: int, outputs: int, neuron: jmn.Neuron, *, rngs: nnx.Rngs):
         initialize = nnx.initializers.he_normal()
