@@ -214,6 +214,7 @@ def _transpose(cotangents, gradient, x, scalars, *vectors, bias_gradient, slope_
     if not ad.is_undefined_primal(gradient) or any(map(ad.is_undefined_primal, others)):
         raise NotImplementedError("neuron_gradient is linear in its first operand alone")
     parameters |= {"bias_gradient": bias_gradient, "slope_gradient": slope_gradient}
+    result: Any
     if all(type(cotangent) is ad.Zero for cotangent in cotangents):  # asked for before 0.5
         result = ad.Zero(gradient.aval)
     elif bias_gradient or slope_gradient:
