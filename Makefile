@@ -23,9 +23,10 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/mypy --strict --follow-imports=silent tests/typing
+	$(BIN)/mypy tests/typed_uses.py
 
 docs: $(VENV)/dev
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 RESULTS := benchmarks/results
 BENCH := JAX_PLATFORMS=cpu $(BIN)/python -m jax_mps_neuron bench
@@ -43,7 +44,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/pip install --quiet --editable '.[demo,test]'
+	$(BIN)/pip install --quiet --editable '.[demo,layers,test]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/installed

@@ -1,6 +1,6 @@
 """The gradient of a neuron activation, as Apple's MPSMatrixNeuronGradient defines it, for JAX."""
 
-from . import metal, reference
+from . import metal, nn, reference
 from .activation import neuron, neuron_gradient
 from .dense import fully_connected
 from .descriptor import Neuron, NeuronType
@@ -27,6 +27,7 @@ __all__ = [
     "metal",
     "neuron",
     "neuron_gradient",
+    "nn",
     "reference",
     "set_default_lowering",
 ]

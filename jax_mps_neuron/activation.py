@@ -109,7 +109,7 @@ class _Static(NamedTuple):
 
 
 @jax.tree_util.register_static
-class _Perturbed(tuple):
+class _Perturbed(tuple[bool, ...]):
     """Which of the operands are differentiated, on its way from the forward to the backward pass."""
 
 

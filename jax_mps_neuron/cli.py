@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from . import __version__, bench, doctor, lower
+from . import __version__, bench, doctor, lower, plot
 
 __all__ = ["main"]
 
@@ -13,6 +13,7 @@ _COMMANDS = {
     "doctor": (doctor, "what takes which route here and why, and a self-test"),
     "lower": (lower, "the StableHLO of a neuron's gradient on any platform"),
     "bench": (bench, "our routes against XLA's autodiff, jax.nn, PyTorch and the memory's speed"),
+    "plot": (plot, "figures of f and f' of each neuron type"),
 }
 
 
@@ -26,4 +27,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
-    return parsed.run(parsed)
+    status: int = parsed.run(parsed)
+    return status

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-__all__ = ["Neuron", "NeuronType", "by_value"]
+__all__ = ["Neuron", "NeuronType", "by_value", "parameters_of"]
 
 
 class NeuronType(enum.IntEnum):
@@ -53,6 +53,11 @@ _DEFAULTS: dict[NeuronType, dict[str, float | None]] = {
     NeuronType.LOGARITHM: {"a": 1.0, "b": 0.0, "c": -1.0},
     NeuronType.GELU: {},
 }
+
+
+def parameters_of(kind: NeuronType) -> tuple[str, ...]:
+    """The names of the parameters that a type uses."""
+    return tuple(_DEFAULTS[kind])
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -173,7 +178,7 @@ class Neuron:
         return cls(NeuronType.GELU)
 
     def __repr__(self) -> str:
-        parameters = (f", {name}={getattr(self, name)!r}" for name in _DEFAULTS[self.type])
+        parameters = (f", {name}={getattr(self, name)!r}" for name in parameters_of(self.type))
         return f"Neuron({self.type.name}{''.join(parameters)})"
 
     def __eq__(self, other: object) -> bool:

@@ -164,7 +164,7 @@ def value(kind: NeuronType, z: Array, a: Array, b: Array, c: Array) -> Array:
     return _FORMULAS[kind].value(z, a, b, c)
 
 
-def _value_jvp(kind: NeuronType, primals: tuple, tangents: tuple) -> tuple[Array, Any]:
+def _value_jvp(kind: NeuronType, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Any]:
     z, *parameters = primals
     dz, *rest = tangents
     tangent = None if isinstance(dz, SymbolicZero) else derivative(kind, z, *parameters) * dz

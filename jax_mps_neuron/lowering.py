@@ -38,7 +38,7 @@ def check(name: str, lowering: Any) -> str:
     if lowering not in LOWERINGS:
         choices = ", ".join(map(repr, LOWERINGS))
         raise ValueError(f"{name} is {lowering!r}; it may be one of {choices}")
-    return lowering
+    return str(lowering)
 
 
 _default: Setting[str] = Setting(check(_ENVIRONMENT, os.environ.get(_ENVIRONMENT) or "auto"))

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from .descriptor import Neuron, NeuronType
 
 __all__ = [
+    "DTYPES",
     "Operands",
     "as_scalars",
     "compute_dtype",
@@ -25,7 +26,7 @@ __all__ = [
     "scalar",
 ]
 
-_DTYPES = tuple(jnp.dtype(t) for t in (jnp.float32, jnp.float16, jnp.bfloat16, jnp.float64))
+DTYPES = tuple(jnp.dtype(t) for t in (jnp.float32, jnp.float16, jnp.bfloat16, jnp.float64))
 _DTYPE_NAMES = "float32, float16, bfloat16 or float64"
 
 
@@ -41,8 +42,8 @@ class Operands(NamedTuple):
     c: Array
 
 
-def compute_dtype(x: Array) -> np.dtype:
-    return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
+def compute_dtype(x: Array) -> np.dtype[Any]:
+    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
 
 
 def prepare(
@@ -117,7 +118,7 @@ def _as_array(name: str, value: Any) -> Array:
 def floating(name: str, value: Any) -> Array:
     """A value as an array; raises unless it is one of a dtype that we compute in."""
     array = _as_array(name, value)
-    if array.dtype not in _DTYPES:
+    if array.dtype not in DTYPES:
         raise TypeError(f"{name} has dtype {array.dtype}; it may be {_DTYPE_NAMES}")
     return array
 
@@ -134,7 +135,7 @@ def _channels(name: str, value: Any, x: Array) -> Array:
     return array
 
 
-def scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype) -> Array:
+def scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype[Any]) -> Array:
     """alpha or a parameter of that type in a dtype; raises unless it is one real number."""
     array: Any
     if isinstance(value, (numbers.Real, np.generic)) and not isinstance(value, complex):
@@ -146,4 +147,5 @@ def scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype) -> Array:
         raise ValueError(f"{name} has shape {array.shape}; it may be a scalar{hint}")
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise TypeError(f"{name} has dtype {array.dtype}; it may be a real number")
-    return array.astype(dtype)
+    cast: Array = array.astype(dtype)
+    return cast

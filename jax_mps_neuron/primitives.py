@@ -160,8 +160,9 @@ def _avals(operands: Sequence[Any], **parameters: Any) -> list[ShapedArray]:
 
 
 @neuron_p.def_abstract_eval
-def _neuron_aval(*operands, **parameters):
-    return _avals(operands, **parameters)
+def _neuron_aval(x, *operands, **parameters):
+    (y,) = _avals((x, *operands), **parameters)
+    return [y.update(weak_type=x.weak_type)]
 
 
 @neuron_gradient_p.def_abstract_eval
@@ -219,6 +220,32 @@ def _jvp(primitive, function, primals, tangents, **parameters):
 
 ad.primitive_jvps[neuron_p] = partial(_jvp, neuron_p, _forward)
 ad.primitive_jvps[neuron_gradient_p] = partial(_jvp, neuron_gradient_p, _backward)
+
+
+# Transposition: the data gradient, f'(z) * gradient, is linear in the gradient, and its own transpose.
+
+
+def _transpose(cotangents, gradient, x, scalars, *vectors, bias_gradient, slope_gradient, **parameters):
+    others = (x, scalars, *vectors)
+    if not ad.is_undefined_primal(gradient) or any(map(ad.is_undefined_primal, others)):
+        raise NotImplementedError("neuron_gradient is linear in its first operand alone")
+    parameters |= {"bias_gradient": bias_gradient, "slope_gradient": slope_gradient}
+    result: Any
+    if all(type(cotangent) is ad.Zero for cotangent in cotangents):  # asked for before 0.5
+        result = ad.Zero(gradient.aval)
+    elif bias_gradient or slope_gradient:
+        instantiated = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
+        transpose = jax.linear_transpose(lambda g: _backward(g, *others, **parameters), gradient.aval)
+        (result,) = transpose(instantiated)
+    else:
+        (result,) = neuron_gradient_p.bind(*cotangents, *others, **parameters)
+        # A gradient that matrices share has the sum of theirs.
+        shared = [i for i, size in enumerate(gradient.aval.shape) if size != result.shape[i]]
+        result = jnp.sum(result, shared, keepdims=True) if shared else result
+    return [result] + [None] * len(others)
+
+
+ad.primitive_transposes[neuron_gradient_p] = _transpose
 
 
 # Batching: the mapped axis becomes one more axis of matrices.

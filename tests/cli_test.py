@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 
+import apple
+import numpy as np
 import pytest
+from conftest import assert_close
 
-from jax_mps_neuron import native
+from jax_mps_neuron import NeuronType, native, plot
 from jax_mps_neuron.cli import main
 from jax_mps_neuron.metal import device as metal_device
 
@@ -52,6 +55,43 @@ def test_lower_what_cannot_be(capsys, monkeypatch):
     assert "lowering is 'metal', which does not run here: Metal needs macOS" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", list(NeuronType), ids=lambda kind: kind.name)
+def test_plotted_curves(kind):
+    """What is drawn are f and f' of Apple's table, but where f' jumps."""
+    z, value, slope = plot.curves(kind)
+    a, b, c = (np.asarray(getattr(plot.shown(kind), name), np.float64) for name in "abc")
+    drawn = ~np.isnan(slope)
+    assert drawn.sum() >= len(z) - 2  # the most bends of any type
+    z = z.astype(np.float64)
+    assert_close(value, apple.f(kind, z, a, b, c))
+    assert_close(slope[drawn], apple.df(kind, z, a, b, c)[drawn])
+
+
+def test_plot(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "figures"
+    assert main(["plot", "--types", "relun", "gelu", "--output", str(folder)]) == 0
+    assert capsys.readouterr().out == f"4 figures drawn in {folder}\n"
+    figure = (folder / "relun-dark.svg").read_text()
+    for words in ("RELUN, a = 0.1, b = 2", "f(z)", "f'(z)", "z = alpha x + bias"):
+        assert f">{words}<" in figure
+    assert (folder / "relun-light.svg").read_text() != figure
+    again = ["plot", "--types", "gelu", "--themes", "light", "--output", str(tmp_path / "again")]
+    assert main(again) == 0
+    assert (tmp_path / "again" / "gelu-light.svg").read_bytes() == (folder / "gelu-light.svg").read_bytes()
+    assert main([*again, "--format", "png"]) == 0
+    assert (tmp_path / "again" / "gelu-light.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_where_it_cannot(capsys, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["plot", "--types", "gelu", "--output", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.startswith(f"can't write {tmp_path / 'file'}: ")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["plot", "--output", str(tmp_path)]) == 1
+    assert "plot needs matplotlib: pip install" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -69,6 +109,8 @@ def test_lower_what_cannot_be(capsys, monkeypatch):
         (["bench", "--plot", "bars.jpg"], "'bars.jpg' is no picture; it may end in .png, .svg or .pdf"),
         (["bench", "--repeats", "0"], "'0' is no count; it may be 1 or more"),
         (["bench", "--json", "/nonexistent/figures.json"], "can't open '/nonexistent/figures.json'"),
+        (["plot", "--types", "swish"], "'swish' is no neuron type"),
+        (["plot", "--format", "gif"], "invalid choice: 'gif'"),
         (["lower", "--lowering", "fast"], "invalid choice: 'fast'"),
         ([], "required"),
     ],

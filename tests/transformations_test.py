@@ -251,3 +251,37 @@ def test_debug_nans_finds_them(lowering):
             with pytest.raises(FloatingPointError, match=rf"nan.* encountered in .*({name})"):
                 jax.block_until_ready(function(x))
         np.testing.assert_array_equal(f(x[1:]), [0.0])
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("kind", ["gelu", "prelu"])
+def test_transpose_of_the_gradient(kind, with_bias):
+    """The gradient is linear in the incoming gradient, and <w, L g> = <L' w, g>."""
+    neuron, x = zoo.neurons(4)[kind], draw(31, (3, 4))
+    bias = draw(32, (4,)) if with_bias else None
+
+    def linear(gradient):
+        return jmn.neuron_gradient(gradient, x, neuron, bias, alpha=1.5)
+
+    gradient = draw(33, x.shape)
+    weights = jax.tree.map(lambda result: draw(34, result.shape), linear(gradient))
+    (transposed,) = jax.linear_transpose(linear, x)(weights)
+    products = jax.tree.map(jnp.vdot, weights, linear(gradient))
+    np.testing.assert_allclose(
+        jnp.vdot(transposed, gradient), sum(jax.tree.leaves(products)), rtol=1e-5, atol=1e-5
+    )
+    with pytest.raises(NotImplementedError, match="linear in its first operand alone"):
+        jax.linear_transpose(lambda x: jmn.neuron_gradient(gradient, x, neuron, bias).data, x)(x)
+
+
+def test_transpose_of_a_mapped_gradient():
+    """An incoming gradient that the matrices share has the sum of their cotangents, in one call."""
+    xs, weights = draw(35, (5, 3, 4)), draw(36, (5, 3, 4))
+
+    def linear(gradient):
+        one = lambda x: jmn.neuron_gradient(gradient, x, jmn.Neuron.gelu()).data  # noqa: E731
+        return jax.vmap(one)(xs)
+
+    (transposed,) = jax.linear_transpose(linear, xs[0])(weights)
+    slopes = jax.vmap(lambda x: jmn.neuron_gradient(jnp.ones_like(x), x, jmn.Neuron.gelu()).data)(xs)
+    np.testing.assert_allclose(transposed, (slopes * weights).sum(0), rtol=1e-5, atol=1e-6)

@@ -186,7 +186,11 @@ class Device:
         return [y.reshape(matrices + shape), *(t.reshape(matrices + shape[-1:]) for t in totals)]
 
     def _launch(
-        self, kernel: Kernel, operands: dict[str, np.ndarray], sizes: tuple[int, int, int], shared: tuple
+        self,
+        kernel: Kernel,
+        operands: dict[str, np.ndarray],
+        sizes: tuple[int, int, int],
+        shared: tuple[str, ...],
     ) -> list[np.ndarray]:
         """Launches a kernel on operands of [1 or matrices, elements]; its results, flat."""
         matrices, rows, channels = sizes

@@ -33,7 +33,7 @@ _PARAMETERS = ("kind", "matrix_axes", "bias_gradient", "slope_gradient")
 
 
 def jit(
-    fun: Callable | None = None,
+    fun: Callable[..., Any] | None = None,
     *,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Sequence[str] | None = None,
@@ -81,7 +81,7 @@ def jit(
 class _Staged:
     """A function under `jit`: a plan for each program that JAX traced for it."""
 
-    def __init__(self, fun: Callable, options: dict[str, Any]):
+    def __init__(self, fun: Callable[..., Any], options: dict[str, Any]):
         self._jitted = jax.jit(fun, **options)  # which also checks the options
         positions = _static_argnums(fun, **options)
         if positions != options["static_argnums"]:
@@ -124,7 +124,7 @@ class _Staged:
         self._plans.clear()
         self._jitted.clear_cache()  # type: ignore[attr-defined]
 
-    def _plan(self, args: tuple, kwargs: dict[str, Any]) -> _Plan:
+    def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Plan:
         traced = self._jitted.trace(*args, **kwargs)
         plan = self._plans.get(traced.jaxpr)
         if plan is None:
@@ -194,7 +194,7 @@ class _Plan:
             self.warnings.append("neuron calls inside of scan, while, cond or the like run inline")
         self.program = program
         kept = {v for v, gives in zip(program.inputs, donated, strict=True) if not gives}
-        self._stages: list[Callable] = []
+        self._stages: list[Callable[..., Any]] = []
         for i, stage in enumerate(program.stages):
             if stage.is_kernel:
                 self._stages.append(functools.partial(_launch, stage, program.operands))
@@ -203,7 +203,7 @@ class _Plan:
                 self._stages.append(functools.partial(_call, stage, function))
         self._read = {v for stage in program.stages for v in stage.inputs}
 
-    def leaves(self, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+    def leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The leaves of the dynamic arguments, in the order of the program's inputs."""
         dynamic = ([args[i] for i in self._positions], {name: kwargs[name] for name in self._keywords})
         return jax.tree_util.tree_leaves(dynamic)
@@ -219,11 +219,11 @@ class _Plan:
         return jax.tree_util.tree_unflatten(self._out_tree, [values[name] for name in program.outputs])
 
 
-def _take(values: dict, stage: Stage) -> list[Any]:
+def _take(values: dict[Any, Any], stage: Stage) -> list[Any]:
     return [values.pop(v) if v in stage.dead else values[v] for v in stage.inputs]
 
 
-def _compiled(name: str, stage: Stage, program: Program, kept: set[Var]) -> Callable:
+def _compiled(name: str, stage: Stage, program: Program, kept: set[Var]) -> Callable[..., Any]:
     """The stretch as a jitted function, which is given the inputs whose memory its results can take."""
     avals: list[Any] = [atom.aval for atom in stage.outputs.values()]
     free = Counter((aval.shape, aval.dtype) for aval in avals)
@@ -241,11 +241,15 @@ def _compiled(name: str, stage: Stage, program: Program, kept: set[Var]) -> Call
     return jax.jit(function, donate_argnums=given)
 
 
-def _call(stage: Stage, function: Callable, values: dict, device: jax.Device | None) -> None:
+def _call(
+    stage: Stage, function: Callable[..., Any], values: dict[Any, Any], device: jax.Device | None
+) -> None:
     values.update(zip(stage.outputs, function(*_take(values, stage)), strict=True))
 
 
-def _launch(stage: Stage, constants: dict[Any, Any], values: dict, device: jax.Device | None) -> None:
+def _launch(
+    stage: Stage, constants: dict[Any, Any], values: dict[Any, Any], device: jax.Device | None
+) -> None:
     """Runs the kernels of a stage: one wait for the device, and one transfer back."""
 
     def on_host(atom: Any, value: Any) -> np.ndarray:

@@ -1,0 +1,85 @@
+"""A neuron layer and a PReLU with learned slopes as Equinox modules, trained on handwritten digits."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from train_digits import batches, load
+
+import jax_mps_neuron as jmn
+
+
+class PReLU(eqx.Module):
+    """PReLU with a learned slope for each channel: a Neuron is a pytree, and its slopes an array leaf."""
+
+    neuron: jmn.Neuron
+
+    def __init__(self, channels: int, slope: float = 0.25):
+        self.neuron = jmn.Neuron.prelu(jnp.full(channels, slope))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jmn.neuron(x, self.neuron)
+
+
+class NeuronLayer(eqx.Module):
+    """f(x @ weights + bias), the bias inside of the neuron: its gradient is part of the one call.
+
+    Parameters that are Python numbers stay as they are; those that are arrays are learned.
+    """
+
+    weights: jax.Array
+    bias: jax.Array
+    neuron: jmn.Neuron
+
+    def __init__(self, inputs: int, outputs: int, neuron: jmn.Neuron, *, key: jax.Array):
+        self.weights = jax.nn.initializers.he_normal()(key, (inputs, outputs))
+        self.bias = jnp.zeros(outputs)
+        self.neuron = neuron
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jmn.neuron(x @ self.weights, self.neuron, self.bias)
+
+
+class Classifier(eqx.Module):
+    first: NeuronLayer
+    second: eqx.nn.Linear
+    prelu: PReLU
+    last: eqx.nn.Linear
+
+    def __init__(self, *, key: jax.Array):
+        keys = jax.random.split(key, 3)
+        self.first = NeuronLayer(64, 96, jmn.Neuron.gelu(), key=keys[0])
+        self.second = eqx.nn.Linear(96, 48, key=keys[1])
+        self.prelu = PReLU(48)
+        self.last = eqx.nn.Linear(48, 10, key=keys[2])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Of one image; map over it for a batch, and each neuron is still one call."""
+        return self.last(self.prelu(self.second(self.first(x))))
+
+
+def train(epochs: int) -> tuple[Classifier, float]:
+    """The trained model, and the share of the test images that it knows."""
+    x_train, x_test, y_train, y_test = load()
+    model = Classifier(key=jax.random.key(0))
+    optimizer = optax.adam(3e-3)
+    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+
+    @eqx.filter_jit
+    def step(model, state, x, y):
+        def loss(model):
+            scores = jax.vmap(model)(x)
+            return optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
+
+        updates, state = optimizer.update(eqx.filter_grad(loss)(model), state)
+        return eqx.apply_updates(model, updates), state
+
+    for x, y in batches(x_train, y_train, epochs):
+        model, state = step(model, state, x, y)
+    return model, float((jax.vmap(model)(x_test).argmax(-1) == y_test).mean())
+
+
+if __name__ == "__main__":
+    print(f"test accuracy {train(10)[1]:.1%}")
