@@ -14,7 +14,9 @@ import numpy as np
 __all__ = ["Collective", "collectives"]
 
 _KINDS = "all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|reduce-scatter"
-_INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{_KINDS}|ragged-all-to-all)(?P<start>-start)?\((?P<operands>[^)]*)")
+_INSTRUCTION = re.compile(
+    rf"= (?P<type>.*?) (?P<kind>{_KINDS}|ragged-all-to-all)(?P<start>-start)?\((?P<operands>[^)]*)"
+)
 _SHAPE = re.compile(r"\b[a-z]+\d+\w*\[([\d,]*)\]")
 # The three ways in which XLA writes groups of devices: a list, an order of all devices cut into groups, and
 # the axes of a mesh.
@@ -59,7 +61,7 @@ def collectives(compiled: Any, mesh: jax.sharding.Mesh) -> list[Collective]:
         if match := _INSTRUCTION.search(line):
             shapes = [_numbers(shape) for shape in _SHAPE.findall(match["type"])]
             operands = match["operands"].count("%")
-            # The start of a collective has its operands too, before the results; an all-reduce's not always.
+            # A start has its operands too, before the results; that of an all-reduce not always.
             if match["start"] and (match["kind"] != "all-reduce" or len(shapes) == 2 * operands):
                 shapes = shapes[len(shapes) // 2 :]
             found.append(Collective(match["kind"], tuple(shapes), groups.get(_groups(line, mesh.size))))
