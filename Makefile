@@ -23,7 +23,6 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/mypy --strict --follow-imports=silent tests/typing
-	$(BIN)/mypy tests/typed_uses.py
 
 docs: $(VENV)/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site

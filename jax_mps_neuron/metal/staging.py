@@ -139,7 +139,7 @@ class _Staged:
 
 
 def _static_argnums(
-    fun: Callable,
+    fun: Callable[..., Any],
     static_argnums: int | Sequence[int] | None,
     static_argnames: str | Sequence[str] | None,
     **_: Any,
