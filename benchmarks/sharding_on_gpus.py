@@ -20,7 +20,6 @@ import sys
 import time
 from collections import Counter
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +58,15 @@ def loss(parameters: list[dict[str, jax.Array]], x: jax.Array, y: jax.Array, low
 
 
 def communication(compiled: Any, mesh: Mesh, parameters: Any) -> dict[str, Any]:
-    """The collectives by kind, and whether they are just a sum of each gradient, alone or combined."""
+    """The collectives by kind, and whether they only add up each gradient and the loss, some combined."""
     found = collectives(compiled, mesh)
     kinds = Counter(collective.kind for collective in found)
-    reduced = Counter(prod(shape) for collective in found for shape in collective.shapes)
-    wanted = Counter(p.size for p in jax.tree.leaves(parameters)) + Counter([1])  # and the loss
-    only_sums = mesh.size == 1 or (set(kinds) == {"all-reduce"} and reduced == wanted)
+    sums = all(collective.kind == "all-reduce" and collective.axes == ("data",) for collective in found)
+    elements = sum(collective.elements for collective in found)
+    wanted = sum(p.size for p in jax.tree.leaves(parameters)) + 1  # the loss
+    only_sums = mesh.size == 1 or (sums and elements == wanted)
     if not only_sums:
-        print(f"NOT A SUM OF EACH GRADIENT: {found}", file=sys.stderr)
+        print(f"NOT ONE SUM OF EACH GRADIENT: {found}", file=sys.stderr)
     return {"collectives": dict(kinds), "only sums of gradients": only_sums}
 
 
