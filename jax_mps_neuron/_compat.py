@@ -45,6 +45,7 @@ __all__ = [
     "spec_of",
     "typed",
     "vary_together",
+    "weaken",
     "with_devices",
     "without_meshes",
 ]
@@ -191,6 +192,18 @@ mlir.register_lowering(_is_staged_p, mlir.lower_fun(lambda: np.zeros((), bool), 
 def is_staged() -> bool:
     """Whether what is called now becomes part of a program: in a function that jit, scan, ... trace."""
     return isinstance(_is_staged_p.bind(), jax.core.Tracer)
+
+
+# Nor is there a public way to a weakly typed array, as a Python number becomes.
+_weaken_p = Primitive("weaken")
+_weaken_p.def_abstract_eval(lambda x: x.update(weak_type=True))
+mlir.register_lowering(_weaken_p, lambda ctx, x: [x])
+
+
+@jax.jit
+def weaken(x: Any) -> Any:
+    """An array that promotes as the Python numbers of which it was computed do."""
+    return _weaken_p.bind(x)
 
 
 def is_committed(array: jax.Array) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def template(node: ast.expr) -> str | None:
     return " ".join(text.split())
 
 
+@cache
 def messages() -> dict[str, str]:
     """Every message of an error or a warning of the package: its template, and where it is."""
     found = {}

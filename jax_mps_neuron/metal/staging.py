@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
-from .._compat import function_of, is_committed, is_staged
+from .._compat import function_of, is_committed, is_staged, weaken
 from . import device as metal_device
 from .cut import Program, Stage, cut
 from .stages import Stages, stages_of
@@ -270,5 +270,6 @@ def _launch(
         made = metal_device.execute(equation.primitive.name, operands, **params)
         results.update((v, x) for v, x in zip(equation.outvars, made, strict=True) if v in stage.outputs)
     put = [v for v in results if v not in stage.on_host]
-    results.update(zip(put, jax.device_put([results[v] for v in put], device), strict=True))
+    back = jax.device_put([results[v] for v in put], device)
+    results.update((v, weaken(x) if v.aval.weak_type else x) for v, x in zip(put, back, strict=True))
     values.update(results)

@@ -16,7 +16,8 @@ from jax_mps_neuron.descriptor import NeuronType
 from jax_mps_neuron.metal import kernel as metal
 
 HERE = Path(__file__).parent
-# Bytes around every buffer that a kernel must leave alone: more than a tile of columns, by which a broken one may miss.
+# Bytes around every buffer that a kernel must leave alone: more than a tile of columns, by which a broken
+# one may miss.
 GUARD = 4096
 COMPILER = shlex.split(os.environ.get("CXX", "g++"))
 FLAGS = ["-x", "c++", "-std=c++14", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-clobbered"]
