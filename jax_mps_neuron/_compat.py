@@ -52,6 +52,10 @@ __all__ = [
 
 T = TypeVar("T")
 
+# XLA before jaxlib 0.7, which jax before 0.7 may come with, reads the attributes of a computation's root as
+# JSON where it compiles the product of a matrix and a vector on cpu. They are not, and it ends the process.
+_READS_ATTRIBUTES_AS_JSON = jax.__version_info__ < (0, 7)
+
 _SKIPS_LAYOUTS = "skip_ffi_layout_processing" in inspect.signature(ffi.ffi_lowering).parameters
 
 
@@ -70,7 +74,15 @@ def custom_call(
     row-major operands then too, but XLA may give it results of a layout that someone asked for further
     on, or that suits a collective, so those are pinned; an exported program, which may hold no such pin,
     is not in place.
+
+    Where XLA on cpu fails on attributes, they are the last operand, an int32 vector in the order of their
+    names.
     """
+    if platform == "cpu" and _READS_ATTRIBUTES_AS_JSON:
+        values = np.asarray([attributes[name] for name in sorted(attributes)], np.int32)
+        operands = [*operands, mlir.ir_constant(values)]
+        ctx = ctx.replace(avals_in=[*ctx.avals_in, ShapedArray(values.shape, values.dtype)])
+        attributes = {}
     exporting = ctx.module_context.lowering_parameters.for_export
     if not (in_place and platform == "cpu") or exporting:
         aliases = {0: 0} if in_place and not exporting else None

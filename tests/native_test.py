@@ -188,11 +188,24 @@ def gradient(results=None, gradient=(5, 4), *vectors, neuron_type=15, matrix_axe
     )
 
 
+def with_attributes(*operands, **attributes):
+    """A forward call with these instead of its attributes."""
+    operands = [np.zeros((5, 4), np.float32), np.zeros(4, np.float32), *operands]
+    return ffi_call("jax_mps_neuron.neuron", [shape(5, 4)], *operands, **attributes)
+
+
 def v(*sizes, dtype=np.float32):
     return np.zeros(sizes, dtype)
 
 
 REFUSED = {
+    "it has 0 attributes; it may have 2": lambda: with_attributes(),
+    r"it has 0 attributes; it may have \d": lambda: with_attributes(v(2)),
+    r"it has \d attributes; it may have 2": lambda: with_attributes(v(3, dtype=np.int32)),
+    "it has 1 attributes; it may have 2": lambda: with_attributes(neuron_type=15),
+    "it has no int32 attribute matrix_axes": lambda: with_attributes(neuron_type=15, axes=0),
+    "matrix_axes is 34": lambda: with_attributes(np.array([34, 15], np.int32)),
+    "neuron_type is 17": lambda: with_attributes(np.array([0, 17], np.int32)),
     "neuron_type is 16; it may be 0 to 15": lambda: forward(neuron_type=16),
     "neuron_type is -1": lambda: gradient(neuron_type=-1),
     "matrix_axes is -1; it may be 0 to 32": lambda: forward(matrix_axes=-1),
@@ -238,6 +251,72 @@ def test_handlers_refuse_what_they_do_not_expect(message):
 def test_handlers_take_what_they_expect():
     """The helpers above build valid calls but for what each case changes."""
     jax.block_until_ready((forward(), gradient(), gradient([shape(5, 4), shape(4)], (5, 4), v(4), bias=1)))
+
+
+def test_attributes_may_be_an_operand():
+    """In the order of their names."""
+    x, g, b = draw(0, (5, 4)), draw(1, (5, 4)), draw(2, (4,))
+    scalars, kind = jnp.asarray([1.0, 0.5, 0.25, 0.0]), int(jmn.NeuronType.LINEAR)
+    (y,) = ffi_call("jax_mps_neuron.neuron", [shape(5, 4)], x, scalars, b, np.array([0, kind], np.int32))
+    np.testing.assert_allclose(y, 0.5 * (x + b) + 0.25, rtol=1e-6)
+    results, attributes = [shape(5, 4), shape(4)], np.array([1, 0, kind, 0], np.int32)
+    data, bias = ffi_call("jax_mps_neuron.neuron_gradient", results, g, x, scalars, b, attributes)
+    np.testing.assert_allclose(data, 0.5 * g, rtol=1e-6)
+    np.testing.assert_allclose(bias, 0.5 * g.sum(0), rtol=1e-5, atol=1e-6)
+
+
+# An abort would end this process.
+BESIDE_A_VECTOR = """
+import jax, jax.numpy as jnp, numpy as np
+from functools import partial
+from jax import export
+import jax_mps_neuron as jmn
+
+rows, channels = {shape}
+slopes = jnp.linspace(0.1, 0.9, channels)
+x = jnp.linspace(-1, 1, 4 * rows).reshape(rows, 4)
+w = jnp.linspace(-1, 2, 4 * channels).reshape(4, channels)
+g, bias = jnp.linspace(-2, 1, rows * channels).reshape(rows, channels), slopes + 1
+
+def forward(x, w, g, lowering):
+    return jmn.neuron(x @ w, jmn.Neuron.gelu(), lowering=lowering)
+
+def gradient(x, w, g, lowering):  # in place of the product
+    return jmn.neuron_gradient(x @ w, g, jmn.Neuron.gelu(), lowering=lowering).data
+
+def gradients(x, w, g, lowering):  # these are all results of the call, and of the program
+    return tuple(jmn.neuron_gradient(g, x @ w, jmn.Neuron.prelu(slopes), bias, lowering=lowering))
+
+def mapped(x, w, g, lowering):
+    return jax.vmap(lambda x, g: gradients(x[None], w, g[None], lowering))(x, g)
+
+def looped(x, w, g, lowering):
+    return jax.lax.fori_loop(0, 2, lambda _, y: forward(y @ w.T, w, g, lowering), x @ w)
+
+operands = [jax.ShapeDtypeStruct(o.shape, o.dtype) for o in (x, w, g)]
+targets = ("jax_mps_neuron.neuron", "jax_mps_neuron.neuron_gradient")
+checks = [export.DisabledSafetyCheck.custom_call(target) for target in targets]
+for function in (forward, gradient, gradients, mapped, looped):
+    call = jax.jit(partial(function, lowering="custom_call"))
+    assert "jax_mps_neuron.neuron" in call.lower(x, w, g).as_text()
+    (b,) = export.symbolic_shape("b")
+    some = [jax.ShapeDtypeStruct((b if o is not w else 4, o.shape[1]), o.dtype) for o in (x, w, g)]
+    calls = [call, export.export(call, disabled_checks=checks)(*operands).call]
+    calls.append(export.export(call, disabled_checks=checks)(*some).call)
+    want = jax.tree.leaves(function(x, w, g, "inline"))
+    for call in calls:
+        for got, expected in zip(jax.tree.leaves(jax.jit(call)(x, w, g)), want, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-5)
+    print(function.__name__)
+"""
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (5, 1)])
+def test_beside_the_product_of_a_matrix_and_a_vector(shape):
+    """XLA before jaxlib 0.7 ends the process there if the call has attributes and is a root."""
+    result = run_python(BESIDE_A_VECTOR.format(shape=shape))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["forward", "gradient", "gradients", "mapped", "looped"]
 
 
 # Loading

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "train_sharded.py"
@@ -33,7 +34,9 @@ def test_losses_are_those_of_one_device(native_library):
     rows = re.findall(r"^ *(\d+x\d+) .* ([\d.]+e[+-]\d+)$", result.stdout, re.MULTILINE)
     assert [mesh for mesh, _ in rows] == ["1x1", "2x1", "4x1", "8x1", "4x2"]
     assert all(float(difference) < 1e-5 for _, difference in rows)
-    assert "all-gather" not in result.stdout
+    # XLA of some old versions gathers each row's label, and its score and gradient at that. No channels.
+    gathered = set(re.findall(r"all-gather .*: (.*)$", result.stdout, re.MULTILINE))
+    assert gathered <= ({"64x1", "64x1x2", "32x1", "32x1x2"} if jax.__version_info__ < (0, 5) else set())
     assert "all-reduce over model: 16x128" in result.stdout
 
 

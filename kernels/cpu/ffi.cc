@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "arrays.h"
 #include "isa.h"
@@ -44,12 +45,24 @@ std::string dtype_name(ffi::DataType type) {
   }
 }
 
-// Takes the buffers of one call in their order and remembers the first thing wrong with them.
+// The names of the attributes, all int32, in their order.
+const std::vector<const char*> kForward = {"matrix_axes", "neuron_type"};
+const std::vector<const char*> kGradient = {"bias_gradient", "matrix_axes", "neuron_type",
+                                            "slope_gradient"};
+
+// Takes the attributes and buffers of one call in their order and remembers the first thing wrong.
 class Call {
  public:
-  Call(const char* name, ffi::RemainingArgs args, ffi::RemainingRets rets, int32_t neuron_type,
-       int32_t matrix_axes)
-      : name_(name), args_(args), rets_(rets), type_(neuron_type) {
+  Call(const char* name, ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes,
+       const std::vector<const char*>& names)
+      : name_(name), args_(args), operands_(args.size()), rets_(rets) {
+    take_attributes(attributes, names);
+    if (failed()) return;
+    const bool with_gradient = names.size() == kGradient.size();
+    const int32_t matrix_axes = values_[with_gradient];
+    type_ = values_[with_gradient + 1];
+    bias_gradient_ = with_gradient && values_[0];
+    slope_gradient_ = with_gradient && values_[3];
     if (type_ < 0 || type_ >= kNeuronTypes) {
       fail("neuron_type is " + std::to_string(type_) + "; it may be 0 to " +
            std::to_string(kNeuronTypes - 1));
@@ -65,14 +78,14 @@ class Call {
   void take_operands(bool with_gradient) {
     if (failed()) return;
     const size_t fixed = (with_gradient ? 3 : 2) + (type_ == kPrelu);
-    if (args_.size() != fixed && args_.size() != fixed + 1) {
-      return fail("it has " + std::to_string(args_.size()) + " operands; it may have " +
+    if (operands_ != fixed && operands_ != fixed + 1) {
+      return fail("it has " + std::to_string(operands_) + " operands; it may have " +
                   std::to_string(fixed) + ", or one more with a bias");
     }
     if (rets_.size() == 0) return fail("it has no result");
     size_t next = with_gradient ? 1 : 0;
     const ffi::AnyBuffer x = operand(next++);
-    const bool by_column = args_.size() == fixed + 1 || type_ == kPrelu;
+    const bool by_column = operands_ == fixed + 1 || type_ == kPrelu;
     take_types(x.element_type());
     if (!failed()) take_sizes(x.dimensions(), ret(0).dimensions(), by_column);
     if (failed()) return;
@@ -81,16 +94,17 @@ class Call {
     if (with_gradient) arrays_.gradient = elements("gradient", operand(0), like, false);
     arrays_.x = elements("x", x, like, false);
     arrays_.scalars = vectors("scalars", operand(next++), kScalars, false);
-    if (args_.size() == fixed + 1) {
+    if (operands_ == fixed + 1) {
       arrays_.bias = vectors("bias", operand(next++), arrays_.channels, false);
     }
     if (type_ == kPrelu) arrays_.slope = vectors("slope", operand(next++), arrays_.channels, false);
     arrays_.result = const_cast<char*>(elements("the first result", ret(0), like, true).data);
   }
 
-  // Results data, [bias gradient], [slope gradient].
-  void take_sums(bool bias, bool slope) {
+  // Results data, [bias gradient], [slope gradient]; those that the attributes want.
+  void take_sums() {
     if (failed()) return;
+    const bool bias = bias_gradient_, slope = slope_gradient_;
     if (slope && type_ != kPrelu) return fail("a slope gradient is wanted; only PReLU has slopes");
     if (bias && !arrays_.bias.present) return fail("a bias gradient is wanted; there is no bias");
     const size_t wanted = size_t{1} + bias + slope;
@@ -122,6 +136,32 @@ class Call {
   bool failed() const { return !error_.empty(); }
   void fail(const std::string& what) {
     if (!failed()) error_ = std::string(name_) + ": " + what;
+  }
+
+  // A call without attributes has them as its last operand: XLA before jaxlib 0.7 reads attributes as
+  // JSON, which they are not, and ends the process, where a call is the root of a computation in which
+  // a matrix meets a vector.
+  void take_attributes(ffi::Dictionary attributes, const std::vector<const char*>& names) {
+    if (attributes.size() == 0 && operands_ > 0) {
+      const ffi::AnyBuffer last = operand(operands_ - 1);
+      const Dimensions shape = last.dimensions();
+      if (last.element_type() == ffi::DataType::S32 && shape.size() == 1 &&
+          shape[0] == static_cast<int64_t>(names.size())) {
+        const int32_t* values = static_cast<const int32_t*>(last.untyped_data());
+        values_.assign(values, values + names.size());
+        --operands_;
+        return;
+      }
+    }
+    if (attributes.size() != names.size()) {
+      return fail("it has " + std::to_string(attributes.size()) + " attributes; it may have " +
+                  std::to_string(names.size()));
+    }
+    for (const char* name : names) {
+      ffi::ErrorOr<int32_t> value = attributes.get<int32_t>(name);
+      if (!value.has_value()) return fail(std::string("it has no int32 attribute ") + name);
+      values_.push_back(*value);
+    }
   }
 
   // Callers have checked the count.
@@ -204,8 +244,12 @@ class Call {
 
   const char* name_;
   ffi::RemainingArgs args_;
+  size_t operands_;  // without the attributes
   ffi::RemainingRets rets_;
-  int32_t type_;
+  std::vector<int32_t> values_;  // of the attributes
+  int32_t type_ = 0;
+  bool bias_gradient_ = false;
+  bool slope_gradient_ = false;
   std::string error_;
   Arrays arrays_;
   Storage storage_ = Storage::float32;
@@ -214,19 +258,18 @@ class Call {
 };
 
 ffi::Error neuron(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                  int32_t neuron_type, int32_t matrix_axes) {
-  Call call("jax_mps_neuron.neuron", args, rets, neuron_type, matrix_axes);
+                  ffi::Dictionary attributes) {
+  Call call("jax_mps_neuron.neuron", args, rets, attributes, kForward);
   call.take_operands(/*with_gradient=*/false);
-  call.take_sums(/*bias=*/false, /*slope=*/false);
+  call.take_sums();
   return call.run(pool, &Kernels::forward);
 }
 
 ffi::Error neuron_gradient(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                           int32_t neuron_type, int32_t matrix_axes, int32_t bias_gradient,
-                           int32_t slope_gradient) {
-  Call call("jax_mps_neuron.neuron_gradient", args, rets, neuron_type, matrix_axes);
+                           ffi::Dictionary attributes) {
+  Call call("jax_mps_neuron.neuron_gradient", args, rets, attributes, kGradient);
   call.take_operands(/*with_gradient=*/true);
-  call.take_sums(bias_gradient, slope_gradient);
+  call.take_sums();
   return call.run(pool, &Kernels::gradient);
 }
 
@@ -241,18 +284,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jmn_neuron, jax_mps_neuron::neuron,
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .RemainingArgs()
                                   .RemainingRets()
-                                  .Attr<int32_t>("neuron_type")
-                                  .Attr<int32_t>("matrix_axes"));
+                                  .Attrs());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jmn_neuron_gradient, jax_mps_neuron::neuron_gradient,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .RemainingArgs()
                                   .RemainingRets()
-                                  .Attr<int32_t>("neuron_type")
-                                  .Attr<int32_t>("matrix_axes")
-                                  .Attr<int32_t>("bias_gradient")
-                                  .Attr<int32_t>("slope_gradient"));
+                                  .Attrs());
 
 // The FFI API this library speaks. jaxlib refuses a handler of a newer minor version than its own, and
 // its CPU backend with it, so the version is compared before anything is registered.
