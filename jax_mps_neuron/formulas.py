@@ -125,7 +125,7 @@ _FORMULAS: dict[NeuronType, _Formula] = {
     ),
     NeuronType.LOGARITHM: _Formula(
         lambda z, a, b, c: jnp.log(a * z + b) / _base(c)[2],
-        lambda z, a, b, c: a / (_base(c)[2] * (a * z + b)),
+        lambda z, a, b, c: a / _base(c)[2] / (a * z + b),
     ),
     NeuronType.GELU: _Formula(
         lambda z, a, b, c: z * special.normal_cdf(z),
