@@ -28,8 +28,8 @@ __all__ = [
 
 _INVERSE_SQRT_2PI = 0.3989422804014327
 
-# log(1 + x) = 2 s + 2 s^3 p(s^2) with s = x / (2 + x), on 0 <= x <= 1; relative error 4e-9. 2 s is x - s x, which
-# leaves all rounding but the last to a small term.
+# log(1 + x) = 2 s + 2 s^3 p(s^2) with s = x / (2 + x), on 0 <= x <= 1; relative error 4e-9. 2 s is x - s x,
+# which leaves all rounding but the last to a small term.
 _LOG1P = (0.140891626, 0.139803022, 0.200124547, 0.333331585)
 
 # Phi(-r) / exp(-r^2 / 2) = t p(t) with t = 1 / (1 + 0.3125 r), on 0 <= r <= 14.5; relative error 1e-8.

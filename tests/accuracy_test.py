@@ -66,8 +66,8 @@ HALF_EXCEPTIONS = {
 # Without fused multiply-adds a*x + b is rounded twice.
 WITHOUT_FMA = {"linear": 1.0, "hard_sigmoid_default": 0.75}
 
-# What is, in float32, somewhat less accurate than the plain formula in the mean, by a few hundredths of an ULP: the
-# logistic function and logarithms of other bases in the kernels, and expm1 by tanh inline.
+# What is, in float32, somewhat less accurate than the plain formula in the mean, by a few hundredths of an
+# ULP: the logistic function and logarithms of other bases in the kernels, and expm1 by tanh inline.
 WORSE = {
     ("sigmoid", "f"),
     ("elu", "f"),
