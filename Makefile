@@ -32,9 +32,9 @@ BENCH := JAX_PLATFORMS=cpu $(BIN)/python -m jax_mps_neuron bench
 
 bench-results: $(VENV)/installed
 	$(BENCH) --dtypes float32 --json $(RESULTS)/cpu-float32.json $(BENCH_OPTIONS)
-	$(BENCH) --dtypes float16 --json $(RESULTS)/cpu-float16.json $(BENCH_OPTIONS)
-	$(BENCH) --dtypes bfloat16 --json $(RESULTS)/cpu-bfloat16.json $(BENCH_OPTIONS)
-	$(BENCH) --dtypes float32 float16 bfloat16 --modes dx+dbias chain --peers custom_call xla \
+	$(BENCH) --dtypes float16 --modes chain --json $(RESULTS)/cpu-float16.json $(BENCH_OPTIONS)
+	$(BENCH) --dtypes bfloat16 --modes chain step --json $(RESULTS)/cpu-bfloat16.json $(BENCH_OPTIONS)
+	$(BENCH) --dtypes float32 float16 bfloat16 --modes chain --peers custom_call xla \
 	  --shapes 8x8 64x128 1000003 17x100003 262144x32 512x512 --json $(RESULTS)/cpu-shapes.json $(BENCH_OPTIONS)
 	$(BENCH) --sweep $(SWEEP) --json $(RESULTS)/cpu-sweep.json $(BENCH_OPTIONS)
 	$(BIN)/python benchmarks/write_performance.py
