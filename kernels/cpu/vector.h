@@ -113,22 +113,6 @@ NEURON_INLINE Floats with_sign(Floats magnitude, Floats sign) {
   return floats((bits(magnitude) & Ints(~kSign)) | (bits(sign) & Ints(kSign)));
 }
 
-// a * b - product exactly, where product is a * b rounded.
-NEURON_INLINE Floats product_error(Floats a, Floats b, Floats product) {
-#if defined(__AVX512F__)
-  return _mm512_fmsub_ps(a.v, b.v, product.v);
-#elif defined(__FMA__)
-  return _mm256_fmsub_ps(a.v, b.v, product.v);
-#elif defined(__aarch64__)
-  return vfmaq_f32(-product.v, a.v, b.v);
-#else
-  // Dekker's: halves of 12 bits have exact products.
-  Floats ah = floats(bits(a) & Ints(~0xfff)), bh = floats(bits(b) & Ints(~0xfff));
-  Floats al = a - ah, bl = b - bh;
-  return ((ah * bh - product) + ah * bl + al * bh) + al * bl;
-#endif
-}
-
 }  // namespace NEURON_NAMESPACE
 
 #endif  // CPU_VECTOR_H
