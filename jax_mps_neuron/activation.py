@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from . import primitives, reference
 from ._compat import resharded_like, vary_together
-from .descriptor import Neuron, NeuronType
+from .descriptor import FROM_Y, Neuron, NeuronType
 from .lowering import resolve
 from .operands import Operands, as_scalars, compute_dtype, prepare, prepare_gradient
 from .reference import NeuronGradient
@@ -27,6 +27,7 @@ def neuron(
     *,
     alpha: ArrayLike = 1.0,
     lowering: str | None = None,
+    residual: str = "x",
 ) -> Array:
     """The activation y = f(alpha * x + bias).
 
@@ -42,6 +43,11 @@ def neuron(
       alpha: a real scalar.
       lowering: "auto", "custom_call", "inline" or "metal"; None for the default
         (`set_default_lowering`, which says what each is).
+      residual: what is kept for the backward pass. "x" is exact over the whole range. "y", for NONE,
+        LINEAR, SIGMOID, TANH and EXPONENTIAL, is what the next layer keeps anyway, so that a training step
+        takes one array less of memory; f' is then as precise as y is, to some 1e-7 of its largest value in
+        float32, and 0 where y was rounded to a bound of f. Gradients of alpha, a, b or c need x, and keep
+        it.
 
     Returns:
       y, of x's shape and dtype.
@@ -50,11 +56,13 @@ def neuron(
       TypeError: x, bias or slopes are not of a floating dtype, a parameter is not real, or neuron is not
         a `Neuron`.
       ValueError: bias or slopes have another length than the channels, a PReLU has none, x is a scalar
-        with a bias, a parameter is not a scalar, or the lowering is unknown.
+        with a bias, a parameter is not a scalar, the lowering is unknown, or the residual is none of the
+        type's.
     """
     lowering = resolve(lowering)
     kind, operands = prepare(x, neuron, bias, alpha)
-    return _neuron(_Static(kind, lowering), *vary_together(operands))
+    _check_residual(residual, kind)
+    return _neuron(_Static(kind, lowering, residual == "y"), *vary_together(operands))
 
 
 def neuron_gradient(
@@ -103,14 +111,38 @@ def neuron_gradient(
     return reference.as_neuron_gradient(results, x, neuron, bias)
 
 
+_KEEP_Y = (NeuronType.NONE, NeuronType.LINEAR, *FROM_Y)
+
+
+def _check_residual(residual: Any, kind: NeuronType) -> None:
+    choices = ("x", "y") if kind in _KEEP_Y else ("x",)
+    if not (isinstance(residual, str) and residual in choices):
+        types = ", ".join(k.name for k in _KEEP_Y)
+        raise ValueError(f"residual is {residual!r} for {kind.name}; it may be 'x', or 'y' for {types}")
+
+
 class _Static(NamedTuple):
     kind: NeuronType
     lowering: str
+    keeps_y: bool
 
 
 @jax.tree_util.register_static
 class _Perturbed(tuple[bool, ...]):
     """Which of the operands are differentiated, on its way from the forward to the backward pass."""
+
+
+def _wanted(perturbed: _Perturbed) -> dict[str, bool]:
+    return dict(zip(Operands._fields, perturbed, strict=True))
+
+
+def _wanted_scalars(perturbed: _Perturbed) -> list[str]:
+    return [name for name in ("alpha", "a", "b", "c") if _wanted(perturbed)[name]]
+
+
+def _keeps_y(static: _Static, perturbed: _Perturbed) -> bool:
+    """Whether y is kept in x's place."""
+    return static.keeps_y and not _wanted_scalars(perturbed)
 
 
 def _activate(static: _Static, o: Operands) -> Array:
@@ -128,12 +160,13 @@ def _neuron_fwd(static: _Static, *operands: Any) -> tuple[Array, Any]:
     values = Operands(*[None if o is None else o.value for o in operands])  # type: ignore[arg-type]
     perturbed = _Perturbed(o is not None and o.perturbed for o in operands)
     # Not _neuron: forward over reverse puts tangents on this, which a custom_vjp function refuses.
-    return _activate(static, values), (values, perturbed)
+    y = _activate(static, values)
+    return y, (values._replace(x=y) if _keeps_y(static, perturbed) else values, perturbed)
 
 
 def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array | None, ...]:
     o, perturbed = residuals
-    wanted = dict(zip(Operands._fields, perturbed, strict=True))
+    wanted = _wanted(perturbed)
     cotangents: dict[str, Array | None] = dict.fromkeys(Operands._fields)
     if isinstance(gradient, SymbolicZero):
         return tuple(cotangents.values())
@@ -147,6 +180,7 @@ def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array
             kind=static.kind,
             bias_gradient=wanted["bias"],
             slope_gradient=wanted["slope"],
+            from_y=_keeps_y(static, perturbed) and static.kind in FROM_Y,
             lowering=static.lowering,
         )
         cotangents["x"] = data
@@ -154,8 +188,7 @@ def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array
             cotangents["bias"] = sums.pop(0)
         if wanted["slope"]:
             cotangents["slope"] = sums.pop(0)
-    scalars = [name for name in ("alpha", "a", "b", "c") if wanted[name]]
-    if scalars:
+    if scalars := _wanted_scalars(perturbed):
         cotangents.update(_scalar_cotangents(static.kind, o, scalars, gradient))
     return tuple(
         None if cotangent is None else resharded_like(cotangent, getattr(o, name))

@@ -23,12 +23,13 @@ def fully_connected(
     alpha: ArrayLike = 1.0,
     *,
     lowering: str | None = None,
+    residual: str = "x",
 ) -> Array:
     """A dense layer: y = f(alpha * x weights + bias), as MPSMatrixFullyConnected defines it.
 
     Its backward pass is one call of the neuron's gradient, for the product, bias and slopes together, and
     two matrix products, for x and weights. Between forward and backward it keeps x, the weights and the
-    product x weights: nothing of y's size but that.
+    product x weights, or y in place of that: nothing else of y's size.
 
     Args:
       x: shape [..., channels], of any rank from 1; float32, float16, bfloat16 or float64.
@@ -39,6 +40,7 @@ def fully_connected(
       bias: shape [outputs], or None.
       alpha: a real scalar.
       lowering: that of the neuron; None for the default.
+      residual: "x", which is here the product, or "y", as in `neuron`.
 
     Returns:
       y, of shape [..., outputs] and x's dtype. Each gradient has the dtype of what it is the gradient of.
@@ -47,7 +49,8 @@ def fully_connected(
       TypeError: x, weights, bias or slopes are not of a floating dtype, a parameter is not real, or neuron
         is not a `Neuron`.
       ValueError: weights is not a matrix or has not a row for each channel of x, bias or slopes are not as
-        many as its columns, a PReLU has no slopes, a parameter is not a scalar, or the lowering is unknown.
+        many as its columns, a PReLU has no slopes, a parameter is not a scalar, the lowering is
+        unknown, or the residual is none of the type's.
     """
     require_neuron(neuron)
     x, w = floating("x", x), floating("weights", weights)
@@ -64,7 +67,9 @@ def fully_connected(
         _require_outputs("bias", bias, w)
     if neuron.type is NeuronType.PRELU and neuron.a is not None:
         _require_outputs("a (PRELU's slopes)", neuron.a, w)
-    return activate(jnp.matmul(x, w), neuron, bias, alpha=alpha, lowering=lowering).astype(x.dtype)
+    product = jnp.matmul(x, w)
+    y = activate(product, neuron, bias, alpha=alpha, lowering=lowering, residual=residual)
+    return y.astype(x.dtype)
 
 
 def _require_outputs(name: str, value: Any, weights: Array) -> None:

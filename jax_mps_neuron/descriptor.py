@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-__all__ = ["Neuron", "NeuronType", "by_value", "parameters_of"]
+__all__ = ["FROM_Y", "Neuron", "NeuronType", "by_value", "parameters_of"]
 
 
 class NeuronType(enum.IntEnum):
@@ -33,6 +33,9 @@ class NeuronType(enum.IntEnum):
     LOGARITHM = 14
     GELU = 15
 
+
+# Those whose f' is a function of y = f(z).
+FROM_Y = (NeuronType.SIGMOID, NeuronType.TANH, NeuronType.EXPONENTIAL)
 
 # The parameters of each type with the defaults of MPSNNNeuronDescriptor. PReLU's slopes have none.
 _DEFAULTS: dict[NeuronType, dict[str, float | None]] = {

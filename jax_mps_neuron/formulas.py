@@ -5,8 +5,8 @@ ambiguous: HardSigmoid's slope is a where 0 <= a*z + b <= 1; ReLUN's is 0 where 
 ELU take the right-hand branch at 0; Absolute's slope is 0 at 0.
 
 z is the neuron's argument, alpha * x + bias, in float32 or float64; a, b and c broadcast against it.
-A NaN falls
-through every comparison of f to a branch that keeps it; f' takes the branch that the comparison takes.
+A NaN falls through every comparison of f to a branch that keeps it; f' takes the branch that the comparison
+takes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jax.custom_derivatives import SymbolicZero
 from . import special
 from .descriptor import NeuronType
 
-__all__ = ["derivative", "slope_derivative", "value"]
+__all__ = ["derivative", "derivative_of_value", "slope_derivative", "value"]
 
 
 class _Formula(NamedTuple):
@@ -156,6 +156,23 @@ def derivative(kind: NeuronType, z: Array, a: Array, b: Array, c: Array, *, coar
     if coarse:
         formula = _COARSE_DERIVATIVES.get(kind, formula)
     return jnp.broadcast_to(formula(z, a, b, c), z.shape)
+
+
+def _tanh_derivative_of_value(y: Array, a: Array, b: Array, c: Array) -> Array:
+    t = jnp.where(a == 0, 0.0, y / jnp.where(a == 0, 1.0, a))
+    return (a * b) * ((1.0 - t) * (1.0 + t))
+
+
+_OF_VALUE: dict[NeuronType, Callable[[Array, Array, Array, Array], Array]] = {
+    NeuronType.SIGMOID: lambda y, a, b, c: y * (1.0 - y),
+    NeuronType.TANH: _tanh_derivative_of_value,
+    NeuronType.EXPONENTIAL: lambda y, a, b, c: (a * _base(c)[2]) * y,
+}
+
+
+def derivative_of_value(kind: NeuronType, y: Array, a: Array, b: Array, c: Array) -> Array:
+    """f'(z) from y = f(z), in the shape of y, for the types in `descriptor.FROM_Y`."""
+    return jnp.broadcast_to(_OF_VALUE[kind](y, a, b, c), y.shape)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -82,9 +82,9 @@ def register(primitive: Primitive, target: str, function: Callable[..., list[Any
     """Gives a primitive its lowering rules.
 
     The rules emit the typed-FFI custom call `target`, with the primitive's operands and results and the
-    int32 attributes ``neuron_type``, ``matrix_axes`` and, for the gradient, ``bias_gradient`` and
-    ``slope_gradient`` (on cpu before JAX 0.7, as one more operand); or `function`, the same in jnp; or a
-    host callback into the Metal kernel.
+    int32 attributes ``neuron_type``, ``matrix_axes`` and, for the gradient, ``bias_gradient``,
+    ``slope_gradient`` and ``from_y`` (on cpu before JAX 0.7, as one more operand); or `function`, the same
+    in jnp; or a host callback into the Metal kernel.
 
     JAX calls the first rule for cpu and the second for everything else, so a program exported for cpu and
     another platform takes the route of each. A rule under the name of a plugin that is not there is refused

@@ -25,7 +25,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from . import primitives, reference
-from .descriptor import Neuron, NeuronType
+from .descriptor import FROM_Y, Neuron, NeuronType
 from .lowering import resolve
 from .operands import DTYPES, Operands, as_scalars, compute_dtype, prepare, require_array
 
@@ -161,6 +161,8 @@ def log_sigmoid(x: ArrayLike) -> Array:
 def sigmoid(x: ArrayLike) -> Array:
     """1 / (1 + e^-x); `Neuron.sigmoid()`.
 
+    In float32 and float64 the gradient reads the result in place of x: the next layer keeps that anyway.
+
     Args:
       x: array of any shape, not of integers.
 
@@ -204,6 +206,8 @@ def soft_sign(x: ArrayLike) -> Array:
 
 def tanh(x: ArrayLike, /) -> Array:
     """The hyperbolic tangent, `jax.numpy.tanh`; `Neuron.tanh()`.
+
+    In float32 and float64 the gradient reads the result in place of x: the next layer keeps that anyway.
 
     Args:
       x: array of any shape.
@@ -266,12 +270,14 @@ class _Static(NamedTuple):
       lowering: as in `neuron`.
       left: whether the slope at 0 is that of the left-hand branch.
       value: what computes the value in place of the call; the gradient then reads the value in place of x.
+      reads_y: whether the gradient reads y.
     """
 
     kind: NeuronType
     lowering: str
     left: bool
     value: Callable[[Array], Array] | None
+    reads_y: bool
 
 
 def _neuron(
@@ -287,7 +293,10 @@ def _neuron(
     if array is None:
         return own(x)
     kind, operands = prepare(array, neuron, None, 1.0)
-    return _activate(_Static(kind, resolve(None), left, own if own_value else None), *operands)
+    # As jax.nn does. With 16 bits y is too coarse for that, and nothing is gained: docs/performance.md.
+    from_y = kind in FROM_Y and array.dtype.itemsize > 2
+    static = _Static(kind, resolve(None), left, own if own_value else None, own_value or from_y)
+    return _activate(static, *operands)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -305,7 +314,7 @@ def _activate_jvp(
     y = _activate(static, *primals)
     tangent = None
     if not isinstance(moves.x, SymbolicZero):
-        tangent = _data(static, o._replace(x=y) if static.value is not None else o, moves.x)
+        tangent = _data(static, o._replace(x=y) if static.reads_y else o, moves.x)
     parameter = "a" if o.slope is None else "slope"
     if not isinstance(getattr(moves, parameter), SymbolicZero):
 
@@ -339,6 +348,7 @@ def _data(static: _Static, o: Operands, gradient: Array) -> Array:
         kind=static.kind,
         bias_gradient=False,
         slope_gradient=False,
+        from_y=static.reads_y and static.kind in FROM_Y,
         lowering=static.lowering,
     )
     return data.reshape(o.x.shape)

@@ -4,7 +4,8 @@
 ``neuron_gradient_p``: gradient, x, scalars, [bias], [slope] -> data, [bias gradient], [slope gradient]
 
 ===============  ====================  ==========================================================
-gradient, x      [*M, *rows, C]        of one dtype: float32, float16, bfloat16 or float64
+gradient, x      [*M, *rows, C]        of one dtype: float32, float16, bfloat16 or float64; with from_y,
+                                       y in place of x
 scalars          [*M, 4]               alpha, a, b, c, in the compute type: float32, or float64 for it
 bias, slope      [*M, C]               in the compute type; slope exactly for PReLU
 y, data          [*M, *rows, C]        in x's dtype
@@ -70,14 +71,19 @@ def neuron_gradient(
     bias_gradient: bool,
     slope_gradient: bool,
     lowering: str,
+    from_y: bool = False,
 ) -> tuple[Array, ...]:
-    """Binds `neuron_gradient_p`; bias and slope are None where absent."""
+    """Binds `neuron_gradient_p`; bias and slope are None where absent.
+
+    from_y: x is y = f(alpha x + bias), of which f' is computed, for the types in `descriptor.FROM_Y`.
+    """
     return tuple(
         neuron_gradient_p.bind(
             *_present(gradient, x, scalars, bias, slope),
             kind=kind,
             bias_gradient=bias_gradient,
             slope_gradient=slope_gradient,
+            from_y=from_y,
             lowering=lowering,
             matrix_axes=0,
             in_place=True,
@@ -113,6 +119,7 @@ def _backward(
     kind: NeuronType,
     bias_gradient: bool,
     slope_gradient: bool,
+    from_y: bool = False,
     matrix_axes: int,
     for_gpu: bool = False,
     **_: Any,
@@ -126,6 +133,7 @@ def _backward(
         kind=kind,
         bias_gradient=bias_gradient,
         slope_gradient=slope_gradient,
+        from_y=from_y,
         matrix_axes=matrix_axes,
         for_gpu=for_gpu,
     )

@@ -114,10 +114,12 @@ def backward(
     bias_gradient: bool,
     slope_gradient: bool,
     matrix_axes: int = 0,
+    from_y: bool = False,
     for_gpu: bool = False,
 ) -> tuple[Array, ...]:
     """What `neuron_gradient_p` computes.
 
+    from_y: x is y = f(z), of which f' is computed.
     for_gpu: in the form of which XLA makes a fast GPU kernel.
     """
     rows = tuple(range(matrix_axes, x.ndim - 1))
@@ -128,11 +130,13 @@ def backward(
     tied = apart and coarse
 
     def slopes(gradient: Array, x: Array) -> tuple[Array, Array, Array, Array]:
-        z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes)
+        z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes, is_y=from_y)
         g = gradient.astype(z.dtype)
         if tied:
             # z, but needing g: the compiler would read g only after computing f', and wait once more.
             z = jnp.maximum(z, jnp.minimum(g, -jnp.inf))
+        if from_y:
+            return z, g, alpha, formulas.derivative_of_value(kind, z, *parameters) * g
         return z, g, alpha, formulas.derivative(kind, z, *parameters, coarse=coarse) * g
 
     z, g, alpha, d = slopes(gradient, x)
@@ -150,9 +154,15 @@ def backward(
 
 
 def _argument(
-    x: Array, scalars: Array, bias: Array | None, slope: Array | None, matrix_axes: int
+    x: Array,
+    scalars: Array,
+    bias: Array | None,
+    slope: Array | None,
+    matrix_axes: int,
+    *,
+    is_y: bool = False,
 ) -> tuple[Array, Array, tuple[Array, Array, Array]]:
-    """z, alpha and (a, b, c), broadcast against x: [*matrices, ..., channels]."""
+    """z (or x if that is y), alpha and (a, b, c), broadcast against x: [*matrices, ..., channels]."""
 
     def by_matrix(v: Array) -> Array:
         """[*matrices, *rest] with as many axes as x, the rest last."""
@@ -160,9 +170,11 @@ def _argument(
         return v.reshape(*v.shape[:matrix_axes], *ones, *v.shape[matrix_axes:])
 
     alpha, a, b, c = (by_matrix(lax.index_in_dim(scalars, i, -1, keepdims=False)) for i in range(4))
-    z = alpha * x.astype(compute_dtype(x))
-    if bias is not None:
-        z = z + by_matrix(bias)
+    z = x.astype(compute_dtype(x))
+    if not is_y:
+        z = alpha * z
+        if bias is not None:
+            z = z + by_matrix(bias)
     a = a if slope is None else by_matrix(slope)
     shape = jnp.broadcast_shapes(z.shape, alpha.shape, a.shape)  # more matrices of parameters than of x
     return jnp.broadcast_to(z, shape), alpha, (a, b, c)

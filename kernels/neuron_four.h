@@ -29,6 +29,23 @@ template <>
 struct HasNatural<Logarithm> {
   static constant constexpr bool value = true;
 };
+template <>
+struct HasNatural<ExponentialOfValue> {
+  static constant constexpr bool value = true;
+};
+
+// Whether f' is a function of f(z), which is read in x's place.
+template <typename Op>
+struct IsOfValue {
+  static constant constexpr bool value = false;
+};
+#define IS_OF_VALUE(raw, Op)                    \
+  template <>                                   \
+  struct IsOfValue<Op> {                        \
+    static constant constexpr bool value = true; \
+  };
+NEURON_TYPES_OF_VALUE(IS_OF_VALUE)
+#undef IS_OF_VALUE
 
 // alpha, a, b, c of a matrix. Exponential and Logarithm change their form where c stands for e, the same way
 // for a whole matrix.
@@ -107,7 +124,10 @@ NEURON_INLINE void store(device S* p, ulong left, Four r) {
 
 // ---- four elements ----------------------------------------------------------------------------
 
+// What f or f' is computed of.
+template <typename Op>
 NEURON_INLINE Four arguments(Four x, Four bias, Scalars s) {
+  if (IsOfValue<Op>::value) return x;
   Four z;
   z.v0 = s.alpha * x.v0 + bias.v0;
   z.v1 = s.alpha * x.v1 + bias.v1;

@@ -189,7 +189,7 @@ NEURON_INLINE void forward_part(device const S* x, device S* y, Part p, Four bia
   for (uint k = 0; k < p.count; ++k) {
     const ulong i = p.begin + k * p.step;
     const ulong left = left_at<kFlat>(p, k);
-    const Four z = arguments(load<kWhole>(x + i, left), bias, s);
+    const Four z = arguments<Op>(load<kWhole>(x + i, left), bias, s);
     store<kWhole>(y + i, left, values<Op>(z, slope, s));
   }
 }
@@ -251,7 +251,7 @@ NEURON_INLINE Sums gradient_part(device const S* gradient, device const S* x, de
     }
     UNROLL
     for (uint j = 0; j < kAhead; ++j) {
-      const Four z = arguments(xs[j], bias, s);
+      const Four z = arguments<Op>(xs[j], bias, s);
       const Four d = derivatives<Op>(z, slope, gs[j], s);
       store<kWhole>(data + i + j * p.step, kColumns, scaled(d, s.alpha));
       if (kBiasSum) sums.bias = sum(sums.bias, d);
@@ -261,7 +261,7 @@ NEURON_INLINE Sums gradient_part(device const S* gradient, device const S* x, de
   }
   for (; k < p.count; ++k) {
     const ulong left = left_at<kFlat>(p, k);
-    const Four z = arguments(load<kWhole>(x + i, left), bias, s);
+    const Four z = arguments<Op>(load<kWhole>(x + i, left), bias, s);
     const Four g = load<kWhole>(gradient + i, left);
     const Four d = derivatives<Op>(z, slope, g, s);
     store<kWhole>(data + i, left, scaled(d, s.alpha));

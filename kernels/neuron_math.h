@@ -275,6 +275,30 @@ struct Gelu {
   }
 };
 
+// f' as a function of y = f(z), for the types that have one. Where y was rounded to a bound of f, f' is 0.
+struct SigmoidOfValue {
+  template <typename T>
+  NEURON_INLINE T derivative(T y, Parameters<T>) { return y * (T(1) - y); }
+};
+
+struct TanhOfValue {
+  template <typename T>
+  NEURON_INLINE T derivative(T y, Parameters<T> p) {
+    T t = select(p.a == T(0), T(0), y / p.a);
+    return p.a * p.b * ((T(1) - t) * (T(1) + t));
+  }
+};
+
+struct ExponentialOfValue {
+  template <typename T>
+  NEURON_INLINE T derivative(T y, Parameters<T> p) { return p.a * log(p.c) * y; }
+};
+
+struct NaturalExponentialOfValue {
+  template <typename T>
+  NEURON_INLINE T derivative(T y, Parameters<T> p) { return p.a * y; }
+};
+
 // What a type becomes when its c is -1, Apple's sign for base e.
 template <typename Op>
 struct Natural { using Type = Op; };
@@ -282,6 +306,8 @@ template <>
 struct Natural<Exponential> { using Type = NaturalExponential; };
 template <>
 struct Natural<Logarithm> { using Type = NaturalLogarithm; };
+template <>
+struct Natural<ExponentialOfValue> { using Type = NaturalExponentialOfValue; };
 
 // What a type becomes where storage of 16 bits is all that sees its results.
 template <typename Op>
@@ -296,5 +322,8 @@ struct Coarse<Power> { using Type = PowerBy<CoarsePow>; };
   X(0, None) X(1, Relu) X(2, Linear) X(3, Sigmoid) X(4, HardSigmoid) X(5, Tanh) X(6, Absolute)   \
   X(7, Softplus) X(8, Softsign) X(9, Elu) X(10, Prelu) X(11, Relun) X(12, Power)                 \
   X(13, Exponential) X(14, Logarithm) X(15, Gelu)
+
+// The same of those whose f' comes from y.
+#define NEURON_TYPES_OF_VALUE(X) X(3, SigmoidOfValue) X(5, TanhOfValue) X(13, ExponentialOfValue)
 
 #endif  // NEURON_MATH_H

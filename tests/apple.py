@@ -83,6 +83,17 @@ def df(kind, x, a, b, c):
     raise AssertionError(kind)
 
 
+def df_of_value(kind, y, a, b, c):
+    """f' with y put for f in it, where that leaves no x."""
+    if kind is T.SIGMOID:
+        return y * (1 - y)
+    if kind is T.TANH:
+        return a * b * (1 - (y / a) ** 2)
+    if kind is T.EXPONENTIAL:
+        return a * y * (1 if c == -1 else np.log(c))
+    raise AssertionError(kind)
+
+
 class Gradient(NamedTuple):
     data: np.ndarray
     bias: np.ndarray
@@ -107,6 +118,16 @@ def neuron_gradient(gradient, x, neuron: Neuron, bias=None, alpha=1.0):
     """The three gradients in float64, wanted or not."""
     z, parameters = _argument(x, neuron, bias, alpha)
     gradient = np.asarray(gradient, np.float64)
-    d = df(neuron.type, z, *parameters) * gradient
+    return _gradient(gradient, z, df(neuron.type, z, *parameters) * gradient, alpha)
+
+
+def neuron_gradient_of_value(gradient, y, neuron: Neuron, alpha=1.0):
+    """The same from y in place of x."""
+    y, *parameters = (np.asarray(v, np.float64) for v in (y, neuron.a, neuron.b, neuron.c))
+    gradient = np.asarray(gradient, np.float64)
+    return _gradient(gradient, y, df_of_value(neuron.type, y, *parameters) * gradient, alpha)
+
+
+def _gradient(gradient, z, d, alpha):
     rows = tuple(range(z.ndim - 1))
     return Gradient(alpha * d, d.sum(rows), (gradient * np.where(z < 0, z, 0)).sum(rows))

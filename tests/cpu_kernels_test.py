@@ -144,6 +144,30 @@ def test_strips(machine, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_strips_of_values(machine, dtype):
+    """The types whose f' is computed of y."""
+    random = np.random.default_rng(0)
+    requests, expected = [], []
+    neurons = zoo.neurons()
+    for name in ("sigmoid", "tanh", "exponential", "exponential_base"):
+        for j, (rows, width, gap) in enumerate(SIZES):
+            x, gradient = random.standard_normal((2, rows, width)).astype(jnp.dtype(dtype))
+            y = apple.neuron(x, neurons[name], None, 1.25).astype(x.dtype)
+            with_sums = j % 2 == 0
+            bias = np.full(width, 7.0, np.float32) if with_sums or j % 3 == 0 else None  # unused
+            options = {"sums": 0.5 if with_sums else None, "in_place": j % 3 == 0, "stride": width + gap}
+            requests.append(
+                build.Request(neurons[name], y, gradient, bias, alpha=1.25, from_y=True, **options)
+            )
+            of = apple.neuron_gradient_of_value(gradient, y, neurons[name], 1.25)
+            expected.append([of.data, *([0.5 + of.bias] if with_sums else [])])
+    for kernels in machine.kernels.values():
+        for result, wanted in zip(build.answers(kernels, requests), expected, strict=True):
+            for actual, exact in zip(result, wanted, strict=True):
+                assert_close(actual, exact, factor=4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_subnormal_numbers(machine, dtype):
     """Read and written as they are, x, gradient and result."""
     smallest = {"float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133, "float64": 2.0**-1074}[

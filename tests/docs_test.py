@@ -44,6 +44,20 @@ def test_pages_were_found():
     assert "parameters.md" in {p.name for p in PAGES if blocks(p, "pycon")}
 
 
+def test_pages_include_the_examples():
+    """A formatter of code in Markdown takes the lines that include a file for Python."""
+    found = []
+    for page in PAGES:
+        for line in re.findall(r"^.*8\s*<.*$", page.read_text(), re.MULTILINE):
+            included = re.fullmatch(r'--8<-- "(.*)"', line)
+            assert included, f"{page.name}: {line}"
+            assert (ROOT / included[1]).is_file(), line
+            found.append(included[1])
+    assert {"examples/layers_nnx.py", "examples/layers_linen.py", "examples/layers_equinox.py"} <= set(
+        found
+    )
+
+
 def template(node: ast.expr) -> str | None:
     """A message with ... for what varies."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -111,6 +111,18 @@ def test_transformations(native_library):
     np.testing.assert_allclose(hessian[1, 2], (moved[0] - moved[1]) / (2 * step), atol=2e-3)
 
 
+def test_keeps_y_in_place_of_the_product():
+    def kept(residual):
+        layer = lambda x, w: jmn.fully_connected(x, w, Neuron.tanh(), residual=residual)  # noqa: E731
+        y, pull = jax.vjp(layer, X, W)
+        return y, [v for v in jax.tree.leaves(pull) if v.shape == y.shape]
+
+    for residual in ("x", "y"):
+        y, arrays = kept(residual)
+        (array,) = arrays
+        np.testing.assert_allclose(array, X @ W if residual == "x" else y, 1e-6)
+
+
 def test_inline_has_no_call():
     text = jax.jit(lambda x: jmn.fully_connected(x, W, Neuron.gelu(), lowering="inline")).lower(X).as_text()
     assert "custom_call" not in text

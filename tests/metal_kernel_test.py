@@ -53,6 +53,13 @@ def expected_of(gradient, x, neuron, bias):
     return apple.Gradient(*(np.stack(parts) for parts in zip(*each, strict=True)))
 
 
+def expected_of_value(gradient, y, neuron):
+    each = [
+        apple.neuron_gradient_of_value(g, one, neuron, ALPHA) for g, one in zip(gradient, y, strict=True)
+    ]
+    return apple.Gradient(*(np.stack(parts) for parts in zip(*each, strict=True)))
+
+
 def check(host, neuron, dtype, shape, order=0):
     """Every kernel of a neuron's type on one shape."""
     gradient, x, scalars, all_bias, slope = operands(shape, dtype, neuron)
@@ -64,8 +71,14 @@ def check(host, neuron, dtype, shape, order=0):
             expected = [apple.neuron(one, neuron, b, ALPHA) for one, b in zip(x, biases, strict=True)]
             assert_close(y, np.stack(expected), factor=2)
             continue
-        data, bias_sum, slope_sum = host.gradient(kernel, gradient, x, scalars, bias, slope, order=order)
-        expected = expected_of(gradient, x, neuron, bias)
+        if kernel.from_y:
+            y = np.stack([apple.neuron(one, neuron, None, ALPHA) for one in x]).astype(x.dtype)
+            results = host.gradient(kernel, gradient, y, scalars, bias, slope, order=order)
+            expected = expected_of_value(gradient, y, neuron)
+        else:
+            results = host.gradient(kernel, gradient, x, scalars, bias, slope, order=order)
+            expected = expected_of(gradient, x, neuron, bias)
+        data, bias_sum, slope_sum = results
         assert_close(data, expected.data, factor=2)
         if kernel.bias_gradient:
             assert_close(bias_sum, expected.bias, factor=8)

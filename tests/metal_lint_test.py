@@ -14,6 +14,7 @@ import pytest
 from metal_host import build
 
 from jax_mps_neuron import NeuronType, metal
+from jax_mps_neuron.descriptor import FROM_Y
 from jax_mps_neuron.metal.kernel import DTYPES
 
 LINT = Path(__file__).parent / "metal_lint"
@@ -122,6 +123,7 @@ def test_no_recursion_and_no_pointers_to_functions(tmp_path):
         for dtype in ("float32", "bfloat16")
         for forward in (False, True)
     ]
+    kernels += [metal.Kernel(kind, from_y=True) for kind in FROM_Y]
     graph = calls(metal.source(*kernels), tmp_path)
     assert len(graph) > 4 * len(kernels)
     assert forbidden(graph) == ""

@@ -96,6 +96,8 @@ def test_launch():
         ({"bias_gradient": True}, "bias_gradient is True without a bias"),
         ({"slope_gradient": True}, "slope_gradient is True for GELU; only PRELU has slopes"),
         ({"forward": True, "bias": True, "bias_gradient": True}, "the forward kernel has none"),
+        ({"from_y": True}, "from_y is True for GELU; it may be for the gradient of SIGMOID, TANH, EXP"),
+        ({"type": jmn.NeuronType.TANH, "forward": True, "from_y": True}, "True for the forward kernel"),
     ],
 )
 def test_kernels_that_there_are_not(arguments, message):

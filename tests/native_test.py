@@ -173,7 +173,9 @@ def forward(result=None, x=(5, 4), scalars=(4,), *vectors, neuron_type=15, matri
     )
 
 
-def gradient(results=None, gradient=(5, 4), *vectors, neuron_type=15, matrix_axes=0, bias=0, slope=0):
+def gradient(
+    results=None, gradient=(5, 4), *vectors, neuron_type=15, matrix_axes=0, bias=0, slope=0, from_y=0
+):
     return ffi_call(
         "jax_mps_neuron.neuron_gradient",
         results or [shape(5, 4)],
@@ -185,6 +187,7 @@ def gradient(results=None, gradient=(5, 4), *vectors, neuron_type=15, matrix_axe
         matrix_axes=matrix_axes,
         bias_gradient=bias,
         slope_gradient=slope,
+        from_y=from_y,
     )
 
 
@@ -232,6 +235,7 @@ REFUSED = {
     r"gradient has shape \[4, 5\]; it may have \[5, 4\]": lambda: gradient(None, (4, 5)),
     r"gradient has shape \[5, 4, 1\]": lambda: gradient(None, (5, 4, 1)),
     "a bias gradient is wanted; there is no bias": lambda: gradient([shape(5, 4), shape(4)], bias=1),
+    "from_y is 1; for neuron_type 15 it may be 0": lambda: gradient(from_y=1),
     "only PReLU has slopes": lambda: gradient([shape(5, 4), shape(4)], slope=1),
     "it has 1 results; it may have 2": lambda: gradient(None, (5, 4), v(4), bias=1),
     r"the bias gradient has shape \[5\]": lambda: gradient([shape(5, 4), shape(5)], (5, 4), v(4), bias=1),
@@ -259,7 +263,7 @@ def test_attributes_may_be_an_operand():
     scalars, kind = jnp.asarray([1.0, 0.5, 0.25, 0.0]), int(jmn.NeuronType.LINEAR)
     (y,) = ffi_call("jax_mps_neuron.neuron", [shape(5, 4)], x, scalars, b, np.array([0, kind], np.int32))
     np.testing.assert_allclose(y, 0.5 * (x + b) + 0.25, rtol=1e-6)
-    results, attributes = [shape(5, 4), shape(4)], np.array([1, 0, kind, 0], np.int32)
+    results, attributes = [shape(5, 4), shape(4)], np.array([1, 0, 0, kind, 0], np.int32)
     data, bias = ffi_call("jax_mps_neuron.neuron_gradient", results, g, x, scalars, b, attributes)
     np.testing.assert_allclose(data, 0.5 * g, rtol=1e-6)
     np.testing.assert_allclose(bias, 0.5 * g.sum(0), rtol=1e-5, atol=1e-6)

@@ -111,8 +111,15 @@ def test_values_and_gradients(name, options, dtype):
         (d_exact,) = pull_exact(jnp.asarray(np.asarray(gradient, np.float64)))
     if name == "tanh":  # jax.nn's derivative, 1 - tanh^2, cancels
         d_exact = np.asarray(gradient, np.float64) / np.cosh(np.asarray(x, np.float64)) ** 2
-    for actual, expected in ((y, exact), (y_forward, exact), (pulled, d_exact), (moved, d_exact)):
+    for actual, expected in ((y, exact), (y_forward, exact)):
         assert_close(actual, expected)
+    reads_y = name in ("sigmoid", "tanh") and jnp.finfo(dtype).bits > 16  # as jax.nn: 1 - y cancels
+    for actual in (pulled, moved):
+        if reads_y:
+            error = 4 * float(jnp.finfo(dtype).eps) * np.abs(np.float64(gradient))
+            assert (np.abs(np.float64(actual) - d_exact) <= error).all()
+        else:
+            assert_close(actual, d_exact)
 
 
 @computed

@@ -139,6 +139,7 @@ class Device:
         matrix_axes: int = 0,
         bias_gradient: bool = False,
         slope_gradient: bool = False,
+        from_y: bool = False,
     ) -> list[np.ndarray]:
         """Runs what a primitive stands for: one launch, and a second for sums of several strips.
 
@@ -149,6 +150,7 @@ class Device:
           matrix_axes: how many leading axes number matrices.
           bias_gradient: whether the bias gradient is among the results.
           slope_gradient: whether the slope gradient is.
+          from_y: whether y stands in x's place.
 
         Returns:
           The primitive's results.
@@ -164,7 +166,8 @@ class Device:
         vectors = list(operands[arrays + 1 :])
         slope = vectors.pop() if kind is NeuronType.PRELU else None
         bias = vectors.pop() if vectors else None
-        kernel = Kernel(kind, x.dtype.name, arrays == 1, bias is not None, bias_gradient, slope_gradient)
+        flags = (bias is not None, bias_gradient, slope_gradient, from_y)
+        kernel = Kernel(kind, x.dtype.name, arrays == 1, *flags)
         matrices = np.broadcast_shapes(*(o.shape[:matrix_axes] for o in operands))
         shape = x.shape[matrix_axes:]
         channels = shape[-1] if shape else 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..descriptor import NeuronType
+from ..descriptor import FROM_Y, NeuronType
 
 __all__ = ["Kernel", "Launch", "launch_for", "source"]
 
@@ -30,7 +30,7 @@ class Kernel:
 
     Buffers, in the order of their indices (absent ones are not bound):
       forward: x, scalars, bias, slope, y, launch
-      gradient: gradient, x, scalars, bias, slope, data, bias partials, slope partials, launch
+      gradient: gradient, x or y, scalars, bias, slope, data, bias partials, slope partials, launch
 
     Args:
       type: the neuron type.
@@ -39,6 +39,7 @@ class Kernel:
       forward: whether this is the forward kernel.
       bias: whether there is a bias.
       bias_gradient, slope_gradient: which sums the gradient kernel makes.
+      from_y: whether the gradient kernel reads y in place of x: SIGMOID's, TANH's and EXPONENTIAL's can.
 
     Raises:
       ValueError: there is no such kernel.
@@ -50,6 +51,7 @@ class Kernel:
     bias: bool = False
     bias_gradient: bool = False
     slope_gradient: bool = False
+    from_y: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.type, NeuronType):
@@ -62,6 +64,10 @@ class Kernel:
             raise ValueError("bias_gradient is True without a bias; it may be False")
         if self.slope_gradient and self.type is not NeuronType.PRELU:
             raise ValueError(f"slope_gradient is True for {self.type.name}; only PRELU has slopes")
+        if self.from_y and (self.forward or self.type not in FROM_Y):
+            may_be = ", ".join(kind.name for kind in FROM_Y)
+            what = "the forward kernel" if self.forward else self.type.name
+            raise ValueError(f"from_y is True for {what}; it may be for the gradient of {may_be}")
 
     @property
     def by_column(self) -> bool:
@@ -72,13 +78,15 @@ class Kernel:
     def name(self) -> str:
         """The kernel's host name."""
         parts = ["forward" if self.forward else "gradient", self.type.name.lower(), DTYPES[self.dtype]]
-        parts += [name for name in ("bias", "bias_gradient", "slope_gradient") if getattr(self, name)]
+        flags = ("bias", "bias_gradient", "slope_gradient", "from_y")
+        parts += [name for name in flags if getattr(self, name)]
         return "_".join(["neuron", *parts])
 
     @property
     def instantiation(self) -> str:
         """The line that instantiates it."""
         operation = "".join(part.capitalize() for part in self.type.name.split("_"))
+        operation += "OfValue" if self.from_y else ""
         flags = [self.bias] if self.forward else [self.bias, self.bias_gradient, self.slope_gradient]
         arguments = [f"neuron::{operation}", DTYPES[self.dtype], *(str(flag).lower() for flag in flags)]
         function, buffers = ("forward", 6) if self.forward else ("gradient", 9)

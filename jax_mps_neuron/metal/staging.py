@@ -29,7 +29,7 @@ _DONATING = ("cpu", "cuda", "rocm", "tpu")
 _SEVERAL_DEVICES = "it has arrays spread over several devices, so it runs as a plain jax.jit"
 
 # What the primitives' equations hold beside where they are lowered.
-_PARAMETERS = ("kind", "matrix_axes", "bias_gradient", "slope_gradient")
+_PARAMETERS = ("kind", "matrix_axes", "bias_gradient", "slope_gradient", "from_y")
 
 
 def jit(

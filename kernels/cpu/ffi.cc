@@ -47,7 +47,7 @@ std::string dtype_name(ffi::DataType type) {
 
 // The names of the attributes, all int32, in their order.
 const std::vector<const char*> kForward = {"matrix_axes", "neuron_type"};
-const std::vector<const char*> kGradient = {"bias_gradient", "matrix_axes", "neuron_type",
+const std::vector<const char*> kGradient = {"bias_gradient", "from_y", "matrix_axes", "neuron_type",
                                             "slope_gradient"};
 
 // Takes the attributes and buffers of one call in their order and remembers the first thing wrong.
@@ -59,10 +59,12 @@ class Call {
     take_attributes(attributes, names);
     if (failed()) return;
     const bool with_gradient = names.size() == kGradient.size();
-    const int32_t matrix_axes = values_[with_gradient];
-    type_ = values_[with_gradient + 1];
+    const size_t shared = with_gradient ? 2 : 0;  // where those that both have begin
+    const int32_t matrix_axes = values_[shared];
+    type_ = values_[shared + 1];
     bias_gradient_ = with_gradient && values_[0];
-    slope_gradient_ = with_gradient && values_[3];
+    from_y_ = with_gradient && values_[1];
+    slope_gradient_ = with_gradient && values_[4];
     if (type_ < 0 || type_ >= kNeuronTypes) {
       fail("neuron_type is " + std::to_string(type_) + "; it may be 0 to " +
            std::to_string(kNeuronTypes - 1));
@@ -74,7 +76,7 @@ class Call {
     }
   }
 
-  // Operands x or (gradient, x), scalars, [bias], [slope]; slope with PReLU alone.
+  // Operands x or (gradient, x, or y with from_y), scalars, [bias], [slope]; slope with PReLU alone.
   void take_operands(bool with_gradient) {
     if (failed()) return;
     const size_t fixed = (with_gradient ? 3 : 2) + (type_ == kPrelu);
@@ -122,8 +124,9 @@ class Call {
 
   template <typename Pool>
   ffi::Error run(Pool& pool, void (*Kernels::*kernel)(const Strip&)) {
+    auto* function = failed() ? nullptr : kernels(storage_, type_).*(from_y_ ? &Kernels::gradient_of_value : kernel);
+    if (!function) fail("from_y is 1; for neuron_type " + std::to_string(type_) + " it may be 0");
     if (failed()) return ffi::Error::InvalidArgument(error_);
-    auto* function = kernels(storage_, type_).*kernel;
     const bool done = storage_ == Storage::float64
                           ? jax_mps_neuron::run<double>(pool, arrays_, function)
                           : jax_mps_neuron::run<float>(pool, arrays_, function);
@@ -249,6 +252,7 @@ class Call {
   std::vector<int32_t> values_;  // of the attributes
   int32_t type_ = 0;
   bool bias_gradient_ = false;
+  bool from_y_ = false;
   bool slope_gradient_ = false;
   std::string error_;
   Arrays arrays_;

@@ -36,6 +36,16 @@ constexpr bool has_slope = false;
 template <>
 constexpr bool has_slope<Prelu> = true;
 
+// Whether f' is a function of f(z), which is read in x's place.
+template <typename Op>
+constexpr bool of_value = false;
+#define OF_VALUE(raw, Op) \
+  template <>             \
+  constexpr bool of_value<Op> = true;
+NEURON_TYPES_OF_VALUE(OF_VALUE)
+OF_VALUE(13, NaturalExponentialOfValue)
+#undef OF_VALUE
+
 // What is the same for a whole matrix, in every lane.
 struct Scalars {
   explicit NEURON_METHOD Scalars(const void* scalars) {
@@ -65,18 +75,25 @@ NEURON_INLINE Parameters<T> at_column(Parameters<T> p, const Strip& s, int64_t j
   return p;
 }
 
+// What f or f' is computed of.
 template <typename Op, bool kBias>
-NEURON_INLINE void forward_vector(const Strip& s, Scalars of, const Stored* x, Stored* y, int64_t j) {
+NEURON_INLINE T argument(const Strip& s, Scalars of, const Stored* x, int64_t j) {
+  if constexpr (of_value<Op>) return Element::load(x);
   T z = of.alpha * Element::load(x);
   if constexpr (kBias) z = z + at(s.bias, j);
+  return z;
+}
+
+template <typename Op, bool kBias>
+NEURON_INLINE void forward_vector(const Strip& s, Scalars of, const Stored* x, Stored* y, int64_t j) {
+  T z = argument<Op, kBias>(s, of, x, j);
   Element::store(y, Op::value(z, at_column<Op>(of.p, s, j)));
 }
 
 template <typename Op, bool kBias, bool kSums>
 NEURON_INLINE void gradient_vector(const Strip& s, Scalars of, const Stored* gradient, const Stored* x,
                                    Stored* data, int64_t j) {
-  T z = of.alpha * Element::load(x);
-  if constexpr (kBias) z = z + at(s.bias, j);
+  T z = argument<Op, kBias>(s, of, x, j);
   T g = Element::load(gradient);
   T d = Op::derivative(z, at_column<Op>(of.p, s, j)) * g;
   Element::store(data, of.alpha * d);
@@ -219,7 +236,7 @@ void gradient_as(const Strip& s) {
   }
   if (s.bias_sum) {
     gradient_strip<Op, true, true>(s);
-  } else if (s.bias) {
+  } else if (s.bias && !of_value<Op>) {
     gradient_strip<Op, true, false>(s);
   } else {
     gradient_strip<Op, false, false>(s);
@@ -234,9 +251,19 @@ void gradient(const Strip& s) {
   natural<Op>(s) ? gradient_as<typename Natural<Op>::Type>(s) : gradient_as<InElements<Op>>(s);
 }
 
+// By raw value, null where there is none.
+using Entry = void (*)(const Strip&);
+constexpr Entry of_values(int type) {
+#define IF_TYPE(raw, Op) \
+  if (type == raw) return &gradient<Op>;
+  NEURON_TYPES_OF_VALUE(IF_TYPE)
+#undef IF_TYPE
+  return nullptr;
+}
+
 }  // namespace
 
-#define ENTRY(raw, Op) {&forward<Op>, &gradient<Op>},
+#define ENTRY(raw, Op) {&forward<Op>, &gradient<Op>, of_values(raw)},
 extern const KernelTable table = {NEURON_TYPES(ENTRY)};
 
 }  // namespace NEURON_NAMESPACE

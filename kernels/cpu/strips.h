@@ -20,7 +20,7 @@ constexpr int kMostLanes = 16;
 // kMostLanes: that is read and, for the sums, written back as it was.
 struct Strip {
   const void* gradient;  // unused by forward
-  const void* x;
+  const void* x;         // y = f(z) for gradient_of_value
   void* result;
   const void* bias;      // [width...], or null for z = alpha * x where no sum is wanted
   const void* slope;     // [width...], PReLU alone
@@ -33,6 +33,7 @@ struct Strip {
 struct Kernels {
   void (*forward)(const Strip&);
   void (*gradient)(const Strip&);
+  void (*gradient_of_value)(const Strip&);  // null where f' cannot be had from f(z)
 };
 
 // Kernels by raw neuron type, for one storage type.

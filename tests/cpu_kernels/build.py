@@ -85,7 +85,7 @@ class Request:
     """One strip: x [rows, width], gradient like it or None (forward), bias and slope [width] or None.
 
     stride: elements from row to row in memory; at_end, offset: where arrays lie, see driver.cc; sums: what
-    the sums hold before, [width] each.
+    the sums hold before, [width] each; from_y: whether x is y.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class Request:
         at_end: bool = False,
         offset: int = 0,
         in_place: bool = False,
+        from_y: bool = False,
     ):
         self.x, self.with_sums = x, sums is not None
         compute = np.float64 if x.dtype == np.float64 else np.float32
@@ -110,7 +111,8 @@ class Request:
         scalars = np.array([alpha, a, neuron.b, neuron.c], compute)
         rows, width = x.shape
         kind, storage = int(neuron.type), STORAGES.index(str(x.dtype))
-        header = [storage, kind, gradient is not None, rows, width, stride or width, at_end, offset]
+        function = 0 if gradient is None else 2 if from_y else 1
+        header = [storage, kind, function, rows, width, stride or width, at_end, offset]
         header += [bias is not None, slope is not None, self.with_sums, in_place]
         self.slopes = slope is not None
         start = [np.full(width, sums, compute)] * (1 + self.slopes) if self.with_sums else []

@@ -29,7 +29,7 @@ constexpr unsigned char kGuard = 0xA5;
 enum Fault : int64_t { kNone, kGuardsOfResult, kGuardsOfSums, kOperandChanged };
 
 struct Request {
-  int64_t storage, neuron_type, gradient;
+  int64_t storage, neuron_type, gradient;  // 0: forward, 1: of x, 2: of y
   int64_t rows, width, stride;
   int64_t at_end, offset;  // where arrays lie; offset in bytes, from the begin
   int64_t bias, slope, sums;
@@ -128,7 +128,7 @@ void serve(const Request& r) {
   strip.stride = r.stride;
   const auto& kernels =
       jax_mps_neuron::kernels(static_cast<Storage>(r.storage), static_cast<int>(r.neuron_type));
-  (r.gradient ? kernels.gradient : kernels.forward)(strip);
+  (r.gradient == 2 ? kernels.gradient_of_value : r.gradient ? kernels.gradient : kernels.forward)(strip);
 
   int64_t fault = kNone;
   if (!bias_sum.guards_hold() || !slope_sum.guards_hold()) fault = kGuardsOfSums;

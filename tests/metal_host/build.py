@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_mps_neuron.descriptor import NeuronType
+from jax_mps_neuron.descriptor import FROM_Y, NeuronType
 from jax_mps_neuron.metal import kernel as metal
 
 HERE = Path(__file__).parent
@@ -30,7 +30,8 @@ def kernels_of(kind: NeuronType, dtype: str) -> list[metal.Kernel]:
     for bias in (False, True):
         kernels.append(metal.Kernel(kind, dtype, forward=True, bias=bias))
         for sums in itertools.product({False, bias}, {False, prelu}):
-            kernels.append(metal.Kernel(kind, dtype, False, bias, *sums))
+            for from_y in {False, kind in FROM_Y}:
+                kernels.append(metal.Kernel(kind, dtype, False, bias, *sums, from_y))
     return kernels
 
 

@@ -161,8 +161,8 @@ class Handlers:
     def _gradient(self, operands, attributes):
         kind, axes = NeuronType(attributes["neuron_type"]), attributes["matrix_axes"]
         scalars, bias, slope = _vectors(kind, operands[2:])
-        sums = bool(attributes["bias_gradient"]), bool(attributes["slope_gradient"])
-        kernel = metal.Kernel(kind, str(operands[1].dtype), False, bias is not None, *sums)
+        flags = [bool(attributes[name]) for name in ("bias_gradient", "slope_gradient", "from_y")]
+        kernel = metal.Kernel(kind, str(operands[1].dtype), False, bias is not None, *flags)
         results = self._host.gradient(kernel, *_matrices(axes, operands[:2], scalars, bias, slope))
         return [result for result in results if result is not None]
 
