@@ -284,10 +284,12 @@ def _compiled(source):
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
     with _launching:
         if digest not in _libraries:
-            kept = os.environ.get("JMN_FAKE_METAL_CACHE")
-            folder = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="fake-metal-"))
-            done = folder / f"lib{digest}.so"
-            _libraries[digest] = (
-                ctypes.CDLL(str(done)) if done.exists() else build.compile_kernels(source, folder, digest)
-            )
+            # A loaded library needs its file no more.
+            with tempfile.TemporaryDirectory(prefix="fake-metal-") as temporary:
+                folder = Path(os.environ.get("JMN_FAKE_METAL_CACHE") or temporary)
+                done = folder / f"lib{digest}.so"
+                if done.exists():
+                    _libraries[digest] = ctypes.CDLL(str(done))
+                else:
+                    _libraries[digest] = build.compile_kernels(source, folder, digest)
         return _libraries[digest]
