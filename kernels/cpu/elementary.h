@@ -1,4 +1,5 @@
-// Elementary functions for the CPU kernels: branch-free on kLanes floats at a time, the C library's in double.
+// Elementary functions for the CPU kernels, on kLanes floats at a time, the C library's in double. Branch-free, but
+// that powers are spared what is special about some numbers where no lane has one.
 // IEEE special values throughout, subnormal numbers included.
 
 #ifndef CPU_ELEMENTARY_H
@@ -13,6 +14,15 @@ namespace NEURON_NAMESPACE {
 // Addition of it rounds |x| < 2^22 to an integer, in the low mantissa bits.
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 constexpr float kInfinity = __builtin_inff();
+constexpr float kSmallestNormal = 0x1p-126f;
+
+// The coefficients' polynomial, that of the highest power first.
+template <typename V, typename First, typename... Rest>
+NEURON_INLINE V polynomial(V x, First first, Rest... rest) {
+  V p(first);
+  ((p = p * x + V(rest)), ...);
+  return p;
+}
 
 // x 2^n for an integral n of [-252, 254]; `n_bits` are those of n + kRound.
 NEURON_INLINE Floats scale(Floats x, Floats n, Ints n_bits) {
@@ -42,12 +52,7 @@ NEURON_INLINE Reduced reduce(Floats x) {
   Floats n = shifted - kRound;
   Floats first = x - n * 0.693359375f;  // log(2) in two parts, the first exact in 10 bits
   Floats r = first + n * 2.12194440e-4f;
-  Floats p = 1.98577982e-4f;
-  p = p * r + 1.39336067e-3f;
-  p = p * r + 8.33336078e-3f;
-  p = p * r + 4.16664667e-2f;
-  p = p * r + 0.166666672f;
-  p = p * r + 0.5f;
+  Floats p = polynomial(r, 1.98577982e-4f, 1.39336067e-3f, 8.33336078e-3f, 4.16664667e-2f, 0.166666672f, 0.5f);
   return {r, p * (r * r), first - r + n * 2.12194440e-4f, n, bits(shifted)};
 }
 
@@ -79,65 +84,56 @@ NEURON_INLINE Floats tanh(Floats x) {
 struct Split {
   Floats n, m;
 };
-NEURON_INLINE Split split(Floats magnitude) {
-  Mask subnormal = magnitude < 1.17549435e-38f;
-  Ints of = bits(select(subnormal, magnitude * 8388608.0f, magnitude));
+NEURON_INLINE Split split_normal(Floats magnitude) {
+  Ints of = bits(magnitude);
   Ints n = (of - Ints(0x3f3504f3)) >> 23;
-  return {to_floats(n) - select(subnormal, Floats(23.0f), Floats(0.0f)), floats(of - (n << 23))};
+  return {to_floats(n), floats(of - (n << 23))};
+}
+NEURON_INLINE Split split(Floats magnitude) {
+  Mask subnormal = magnitude < kSmallestNormal;
+  Split of = split_normal(select(subnormal, magnitude * 8388608.0f, magnitude));
+  return {of.n - select(subnormal, Floats(23.0f), Floats(0.0f)), of.m};
 }
 
 // log(m) = f - f^2/2 + f^3 p(f), f = m - 1, minimax 7e-8 of the last term.
-NEURON_INLINE Floats log(Floats x) {
-  Split of = split(x);
+NEURON_INLINE Floats log(Split of) {
   Floats f = of.m - 1.0f;
-  Floats p = 7.03854337e-2f;
-  p = p * f - 0.115160659f;
-  p = p * f + 0.116773613f;
-  p = p * f - 0.12419977f;
-  p = p * f + 0.142492726f;
-  p = p * f - 0.166680619f;
-  p = p * f + 0.200007156f;
-  p = p * f - 0.24999994f;
-  p = p * f + 0.333333313f;
+  Floats p = polynomial(f, 7.03854337e-2f, -0.115160659f, 0.116773613f, -0.12419977f, 0.142492726f,
+                        -0.166680619f, 0.200007156f, -0.24999994f, 0.333333313f);
   Floats y = f * (f * f) * p;
   y = y - of.n * 2.12194440e-4f;
   y = y - 0.5f * (f * f);
   y = y + f;
-  y = y + of.n * 0.693359375f;
+  return y + of.n * 0.693359375f;
+}
+
+NEURON_INLINE Floats log(Floats x) {
+  Floats y = log(split(x));
   y = select(x < kInfinity, y, x);  // infinity and NaN
   y = select(x == 0.0f, Floats(-kInfinity), y);
   return select(x < 0.0f, Floats(__builtin_nanf("")), y);
 }
 
 // m^y 2^(n y) in double, so that the rounding of the exponent does not show: log2(1 + f) / f by a polynomial in
-// f = m - 1, minimax 2e-11, and 2^r by another, 4e-11. 2^1000 and 2^-1000 become infinity and 0 in float.
+// f = m - 1, minimax 2e-11, and 2^r by another, 4e-11. Odd and even powers apart, as one chain of multiplications
+// is waited for. 2^1000 and 2^-1000 become infinity and 0 in float.
 NEURON_INLINE Doubles power(Doubles m, Doubles n, Doubles y) {
   Doubles f = m - 1.0;
-  Doubles p = 0.07737054922382612;
-  p = p * f - 0.14283945261837594;
-  p = p * f + 0.1447484249460058;
-  p = p * f - 0.1431564285255088;
-  p = p * f + 0.1587698002971004;
-  p = p * f - 0.18030060429070066;
-  p = p * f + 0.20617535978485707;
-  p = p * f - 0.24045316247246586;
-  p = p * f + 0.2885372934564052;
-  p = p * f - 0.3606736748298737;
-  p = p * f + 0.48089836139568287;
-  p = p * f - 0.7213475208687492;
-  p = p * f + 1.4426950408687051;
-  Doubles t = clamp((p * f + n) * y, -1000.0, 1000.0);
+  Doubles ff = f * f;
+  Doubles odd = polynomial(ff, -0.14283945261837594, -0.1431564285255088, -0.18030060429070066,
+                           -0.24045316247246587, -0.3606736748298737, -0.7213475208687492);
+  Doubles even = polynomial(ff, 0.07737054922382612, 0.1447484249460058, 0.1587698002971004,
+                            0.20617535978485707, 0.2885372934564052, 0.48089836139568287,
+                            1.4426950408687051);
+  Doubles t = clamp(((odd * f + even) * f + n) * y, -1000.0, 1000.0);
   Doubles shifted = t + kRoundDouble;
   Doubles r = t - (shifted - kRoundDouble);
-  Doubles q = 1.5201919659164204e-05;
-  q = q * r + 0.0001546929114365327;
-  q = q * r + 0.00133339225721777;
-  q = q * r + 0.009618027253686372;
-  q = q * r + 0.05550410353437394;
-  q = q * r + 0.24022651198157075;
-  q = q * r + 0.6931471807284502;
-  q = q * r + 0.9999999999616821;
-  return scale(q, shifted);
+  Doubles rr = r * r;
+  Doubles high = polynomial(rr, 1.5201919659164204e-05, 0.00133339225721777, 0.05550410353437394,
+                            0.6931471807284502);
+  Doubles low = polynomial(rr, 0.0001546929114365327, 0.009618027253686372, 0.24022651198157075,
+                           0.9999999999616821);
+  return scale(high * r + low, shifted);
 }
 
 NEURON_INLINE Floats floor(Floats x) {
@@ -158,10 +154,19 @@ NEURON_INLINE Floats signed_power(Floats power, Floats x, Floats y) {
   return select(one, Floats(1.0f), result);
 }
 
+NEURON_INLINE Floats power(Split of, Floats y) {
+  return join(power(lower(of.m), lower(of.n), lower(y)), power(upper(of.m), upper(of.n), upper(y)));
+}
+
+// Whether no lane of x^y is special: each x a positive normal number, each y finite.
+NEURON_INLINE bool all_regular(Floats x, Floats y) {
+  return all((x >= kSmallestNormal) & (x < kInfinity) & (fabs(y) < kInfinity));
+}
+
 NEURON_INLINE Floats pow(Floats x, Floats y) {
+  if (all_regular(x, y)) return power(split_normal(x), y);
   Floats magnitude = fabs(x);
-  Split of = split(magnitude);
-  Floats power_ = join(power(lower(of.m), lower(of.n), lower(y)), power(upper(of.m), upper(of.n), upper(y)));
+  Floats power_ = power(split(magnitude), y);
   // 0, infinity and NaN to a positive power are themselves, to a negative one the other of the two.
   Ints b = bits(magnitude);
   Mask regular = (b > Ints(0)) & (b < Ints(0x7f800000));
@@ -171,7 +176,10 @@ NEURON_INLINE Floats pow(Floats x, Floats y) {
 }
 
 // To 2^-16, more than a half or a bfloat can show.
-NEURON_INLINE Floats coarse_pow(Floats x, Floats y) { return signed_power(exp(y * log(fabs(x))), x, y); }
+NEURON_INLINE Floats coarse_pow(Floats x, Floats y) {
+  if (all_regular(x, y)) return exp(y * log(split_normal(x)));
+  return signed_power(exp(y * log(fabs(x))), x, y);
+}
 
 NEURON_INLINE double fabs(double x) { return __builtin_fabs(x); }
 NEURON_INLINE double exp(double x) { return std::exp(x); }

@@ -55,6 +55,10 @@ NEURON_INLINE Ints operator&(Ints a, Ints b) { return a.v & b.v; }
 NEURON_INLINE Ints operator|(Ints a, Ints b) { return a.v | b.v; }
 NEURON_INLINE Ints operator<<(Ints a, int by) { return a.v << by; }
 NEURON_INLINE Ints operator>>(Ints a, int by) { return a.v >> by; }  // keeps the sign
+NEURON_INLINE Ints logical_shift(Ints a, int by) {  // to the right, zeros following
+  typedef uint32_t RawUnsigned __attribute__((vector_size(kLanes * 4)));
+  return reinterpret_cast<RawInts>(reinterpret_cast<RawUnsigned>(a.v) >> by);
+}
 
 NEURON_INLINE Mask operator<(Floats a, Floats b) { return {a.v < b.v}; }
 NEURON_INLINE Mask operator>(Floats a, Floats b) { return {a.v > b.v}; }
@@ -66,6 +70,24 @@ NEURON_INLINE Mask operator<(Ints a, Ints b) { return {a.v < b.v}; }
 NEURON_INLINE Mask operator>(Ints a, Ints b) { return {a.v > b.v}; }
 NEURON_INLINE Mask operator&(Mask a, Mask b) { return {a.v & b.v}; }
 NEURON_INLINE Mask operator|(Mask a, Mask b) { return {a.v | b.v}; }
+
+// Whether a mask is set in every lane.
+NEURON_INLINE bool all(Mask m) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(m.v)) == 0xffff;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(m.v)) == 0xff;
+#elif defined(__x86_64__)
+  return _mm_movemask_ps(reinterpret_cast<__m128>(m.v)) == 0xf;
+#elif defined(__aarch64__)
+  return vminvq_u32(reinterpret_cast<uint32x4_t>(m.v)) != 0;
+#else
+  for (int i = 0; i < kLanes; ++i) {
+    if (!m.v[i]) return false;
+  }
+  return true;
+#endif
+}
 
 NEURON_INLINE Floats select(Mask m, Floats a, Floats b) { return m.v ? a.v : b.v; }
 NEURON_INLINE Ints select(Mask m, Ints a, Ints b) { return m.v ? a.v : b.v; }
