@@ -221,11 +221,14 @@ struct SmallPow {
 template <typename P>
 struct PowerBy {
   template <typename T>
-  NEURON_INLINE T value(T z, Parameters<T> p) { return P::of(p.a * z + p.b, p.c); }
+  NEURON_INLINE T base(T z, Parameters<T> p) { return p.a * z + p.b; }
   template <typename T>
-  NEURON_INLINE T derivative(T z, Parameters<T> p) {
-    return p.a * p.c * P::of(p.a * z + p.b, p.c - T(1));
-  }
+  NEURON_INLINE T value(T z, Parameters<T> p) { return P::of(base(z, p), p.c); }
+  // f' is a c base^exponent.
+  template <typename T>
+  NEURON_INLINE T exponent(Parameters<T> p) { return p.c - T(1); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return p.a * p.c * P::of(base(z, p), exponent(p)); }
 };
 using Power = PowerBy<Pow>;
 

@@ -46,8 +46,8 @@ FLOAT32 = {
     "power": (3.25, 3, 3.25, 3),
     "power_default": (0, 0, 0, 0),
     "square": (2, 0.5, 2, 0.5),
-    "sqrt": (0.505, 0.505, 0.505, 0.505),
-    "reciprocal": (0.505, 0.505, 0.505, 0.505),
+    "sqrt": (0.505, 0.6, 0.505, 0.505),
+    "reciprocal": (0.505, 0.6, 0.505, 0.505),
     "exponential": (70, 4.3e6, 70, 4.3e6),  # a e^u is infinite already where e^u is
     "exponential_default": (1, 1, 5.5, 5.5),
     "exponential_base": (85, 8.4e6, 85, 8.4e6),

@@ -189,6 +189,40 @@ def test_subnormal_numbers(machine, dtype):
         assert np.count_nonzero(results[1]) == x.size - 1
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("exponent", [2.75, -1.5, 5.0, 40.5])
+def test_powers_do_not_depend_on_their_neighbours(machine, dtype, exponent):
+    """Regular numbers and special ones, computed in different ways, mixed and apart; blocks and ends."""
+    neuron = Neuron.power(1.0, 0.0, exponent)
+    random = np.random.default_rng(0)
+    x = np.exp(random.standard_normal((1, 613)) * 3).astype(jnp.dtype(dtype))
+    special = np.array([0.0, -0.0, 1e-40, -1.5, np.inf, -np.inf, np.nan, -2.0, 1.0], x.dtype)
+    mixed = x.copy()
+    where = np.arange(5, 613, 13)[: 4 * len(special)]
+    mixed[0, where] = np.tile(special, 4)
+    alone = np.where(np.isin(np.arange(613), where), mixed, x.dtype.type(-1.0))
+    ones = np.ones_like(x)
+    for gradient in (None, ones):
+        requests = [build.Request(neuron, v, gradient) for v in (x, mixed, alone)]
+        requests += [
+            build.Request(neuron, x[:, i : i + 1], None if gradient is None else ones[:, :1])
+            for i in range(3)
+        ]
+        for kernels in machine.kernels.values():
+            answers = [result[0].astype(np.float64) for result in build.answers(kernels, requests)]
+            of_x, of_mixed, of_alone, *single = answers
+            regular = np.ones(613, bool)
+            regular[where] = False
+            np.testing.assert_array_equal(of_mixed[0, regular], of_x[0, regular])
+            np.testing.assert_array_equal(of_mixed[0, where], of_alone[0, where])
+            np.testing.assert_array_equal(np.concatenate(single, 1), of_x[:, :3])
+            with np.errstate(all="ignore"):
+                exact = np.float64(special) ** (exponent if gradient is None else exponent - 1)
+                exact = exact if gradient is None else exponent * exact
+                expected = exact.astype(x.dtype).astype(np.float64)
+            np.testing.assert_allclose(of_mixed[0, where[:9]], expected, 0.02)
+
+
 @pytest.mark.parametrize("function", ["f", "f'"])
 @pytest.mark.parametrize("dtype", ulps.DTYPES)
 @pytest.mark.parametrize("name", ulps.NEURONS)

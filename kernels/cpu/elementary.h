@@ -46,14 +46,19 @@ struct Reduced {
   Ints n_bits;
 };
 
-// Cody and Waite's reduction, and expm1(r) - r as a polynomial, minimax 3e-9. For |x| <= 104.
+// expm1(r) - r for |r| <= log(2) / 2, minimax 3e-9.
+NEURON_INLINE Floats expm1_rest(Floats r) {
+  Floats p = polynomial(r, 1.98577982e-4f, 1.39336067e-3f, 8.33336078e-3f, 4.16664667e-2f, 0.166666672f, 0.5f);
+  return p * (r * r);
+}
+
+// Cody and Waite's reduction, for |x| <= 104.
 NEURON_INLINE Reduced reduce(Floats x) {
   Floats shifted = x * 1.44269504f + kRound;
   Floats n = shifted - kRound;
   Floats first = x - n * 0.693359375f;  // log(2) in two parts, the first exact in 10 bits
   Floats r = first + n * 2.12194440e-4f;
-  Floats p = polynomial(r, 1.98577982e-4f, 1.39336067e-3f, 8.33336078e-3f, 4.16664667e-2f, 0.166666672f, 0.5f);
-  return {r, p * (r * r), first - r + n * 2.12194440e-4f, n, bits(shifted)};
+  return {r, expm1_rest(r), first - r + n * 2.12194440e-4f, n, bits(shifted)};
 }
 
 // For x <= 0: below -104, where e^x underflows to 0, x is clamped.
@@ -117,7 +122,7 @@ NEURON_INLINE Floats log(Floats x) {
 // m^y 2^(n y) in double, so that the rounding of the exponent does not show: log2(1 + f) / f by a polynomial in
 // f = m - 1, minimax 2e-11, and 2^r by another, 4e-11. Odd and even powers apart, as one chain of multiplications
 // is waited for. 2^1000 and 2^-1000 become infinity and 0 in float.
-NEURON_INLINE Doubles power(Doubles m, Doubles n, Doubles y) {
+NEURON_INLINE Doubles regular_pow(Doubles m, Doubles n, Doubles y) {
   Doubles f = m - 1.0;
   Doubles ff = f * f;
   Doubles odd = polynomial(ff, -0.14283945261837594, -0.1431564285255088, -0.18030060429070066,
@@ -154,30 +159,29 @@ NEURON_INLINE Floats signed_power(Floats power, Floats x, Floats y) {
   return select(one, Floats(1.0f), result);
 }
 
-NEURON_INLINE Floats power(Split of, Floats y) {
-  return join(power(lower(of.m), lower(of.n), lower(y)), power(upper(of.m), upper(of.n), upper(y)));
+// Where x^y is not special: a positive normal number to a finite one.
+NEURON_INLINE Mask regular(Floats x, Floats y) {
+  return (x >= kSmallestNormal) & (x < kInfinity) & (fabs(y) < kInfinity);
 }
 
-// Whether no lane of x^y is special: each x a positive normal number, each y finite.
-NEURON_INLINE bool all_regular(Floats x, Floats y) {
-  return all((x >= kSmallestNormal) & (x < kInfinity) & (fabs(y) < kInfinity));
+NEURON_INLINE Floats regular_pow(Split of, Floats y) {
+  return join(regular_pow(lower(of.m), lower(of.n), lower(y)), regular_pow(upper(of.m), upper(of.n), upper(y)));
 }
 
 NEURON_INLINE Floats pow(Floats x, Floats y) {
-  if (all_regular(x, y)) return power(split_normal(x), y);
+  if (all(regular(x, y))) return regular_pow(split_normal(x), y);
   Floats magnitude = fabs(x);
-  Floats power_ = power(split(magnitude), y);
   // 0, infinity and NaN to a positive power are themselves, to a negative one the other of the two.
   Ints b = bits(magnitude);
-  Mask regular = (b > Ints(0)) & (b < Ints(0x7f800000));
+  Mask nonzero = (b > Ints(0)) & (b < Ints(0x7f800000));
   Floats special = floats(select(y < 0.0f, Ints(0x7f800000) - b, b));
   special = select(y == y, special, y);
-  return signed_power(select(regular, power_, special), x, y);
+  return signed_power(select(nonzero, regular_pow(split(magnitude), y), special), x, y);
 }
 
 // To 2^-16, more than a half or a bfloat can show.
 NEURON_INLINE Floats coarse_pow(Floats x, Floats y) {
-  if (all_regular(x, y)) return exp(y * log(split_normal(x)));
+  if (all(regular(x, y))) return exp(y * log(split_normal(x)));
   return signed_power(exp(y * log(fabs(x))), x, y);
 }
 

@@ -46,6 +46,52 @@ NEURON_TYPES_OF_VALUE(OF_VALUE)
 OF_VALUE(13, NaturalExponentialOfValue)
 #undef OF_VALUE
 
+// Vectors that f' is computed of before it meets the gradient, of the types for which it takes long. A processor has
+// some two hundred instructions under way: the fewer and the sooner done those of one vector are, the more vectors
+// are worked on at a time.
+constexpr int kBlock = 16;
+template <typename Op>
+constexpr bool in_blocks = false;
+template <>
+constexpr bool in_blocks<Sigmoid> = true;
+template <>
+constexpr bool in_blocks<Tanh> = true;
+template <>
+constexpr bool in_blocks<Softplus> = true;
+template <>
+constexpr bool in_blocks<Elu> = true;
+template <>
+constexpr bool in_blocks<PowerBy<CoarsePow>> = true;
+template <>
+constexpr bool in_blocks<NaturalExponential> = true;
+template <>
+constexpr bool in_blocks<Gelu> = true;
+
+// Power in float32 with an f' in pairs of floats, the factor a c within, so that it is rounded once.
+#if defined(CPU_PAIRS)
+constexpr bool kHasPairs = std::is_same_v<Element, Float32>;
+#else
+constexpr bool kHasPairs = false;
+#endif
+struct PowerInPairs : Power {
+#if defined(CPU_PAIRS)
+  template <int kVectors, typename V>
+  NEURON_INLINE void derivatives(Parameters<V> p, const V* z, V* results) {
+    const V y = exponent(p);
+    const Pair factor = product(p.a, p.c);
+    Pair exponents[kVectors];
+    for (int k = 0; k < kVectors; ++k) exponents[k] = y * log2(split_normal(base(z[k], p)));
+    for (int k = 0; k < kVectors; ++k) {
+      results[k] = scaled_exp2(factor, exponents[k]);
+      const Mask known = regular(base(z[k], p), y);
+      if (!all(known)) results[k] = select(known, results[k], derivative(z[k], p));
+    }
+  }
+#endif
+};
+template <>
+constexpr bool in_blocks<PowerInPairs> = true;
+
 // What is the same for a whole matrix, in every lane.
 struct Scalars {
   explicit NEURON_METHOD Scalars(const void* scalars) {
@@ -90,16 +136,45 @@ NEURON_INLINE void forward_vector(const Strip& s, Scalars of, const Stored* x, S
   Element::store(y, Op::value(z, at_column<Op>(of.p, s, j)));
 }
 
-template <typename Op, bool kBias, bool kSums>
-NEURON_INLINE void gradient_vector(const Strip& s, Scalars of, const Stored* gradient, const Stored* x,
-                                   Stored* data, int64_t j) {
-  T z = argument<Op, kBias>(s, of, x, j);
-  T g = Element::load(gradient);
-  T d = Op::derivative(z, at_column<Op>(of.p, s, j)) * g;
-  Element::store(data, of.alpha * d);
-  if constexpr (kSums) {
-    put(s.bias_sum, j, at(s.bias_sum, j) + d);
-    if constexpr (has_slope<Op>) put(s.slope_sum, j, at(s.slope_sum, j) + g * Op::slope_derivative(z));
+// f' of as many vectors.
+template <typename Op, int kVectors>
+NEURON_INLINE void derivatives(const Strip& s, Scalars of, const T* z, T* results, int64_t j) {
+  for (int k = 0; k < kVectors; ++k) {
+    results[k] = Op::derivative(z[k], at_column<Op>(of.p, s, j + k * kWidth));
+  }
+}
+
+template <typename Op, int kVectors>
+NEURON_INLINE void prefetch_vectors(const Stored* gradient, const Stored* x) {
+  for (int k = 0; k < kVectors; ++k) {
+    prefetch(gradient + k * kWidth);
+    if constexpr (!constant_slope<Op>) prefetch(x + k * kWidth);
+  }
+}
+
+template <typename Op, bool kBias, bool kSums, int kVectors>
+NEURON_INLINE void gradient_vectors(const Strip& s, Scalars of, const Stored* gradient, const Stored* x,
+                                    Stored* data, int64_t j) {
+  T z[kVectors], slope[kVectors];
+  for (int k = 0; k < kVectors; ++k) {
+    z[k] = argument<Op, kBias>(s, of, x + k * kWidth, j + k * kWidth);
+  }
+  if constexpr (std::is_same_v<Op, PowerInPairs>) {
+    Op::template derivatives<kVectors>(of.p, z, slope);
+  } else {
+    derivatives<Op, kVectors>(s, of, z, slope, j);
+  }
+  for (int k = 0; k < kVectors; ++k) {
+    const int64_t i = k * kWidth, column = j + i;
+    T g = Element::load(gradient + i);
+    T d = slope[k] * g;
+    Element::store(data + i, of.alpha * d);
+    if constexpr (kSums) {
+      put(s.bias_sum, column, at(s.bias_sum, column) + d);
+      if constexpr (has_slope<Op>) {
+        put(s.slope_sum, column, at(s.slope_sum, column) + g * Op::slope_derivative(z[k]));
+      }
+    }
   }
 }
 
@@ -155,16 +230,21 @@ void gradient_strip(const Strip s) {
     const Stored* x = static_cast<const Stored*>(s.x) + i * s.stride;
     Stored* data = static_cast<Stored*>(s.result) + i * s.stride;
     int64_t j = 0;
+    if constexpr (in_blocks<Op>) {
+      for (; j + kBlock * kWidth <= s.width; j += kBlock * kWidth) {
+        prefetch_vectors<Op, kBlock>(gradient + j, x + j);
+        gradient_vectors<Op, kBias, kSums, kBlock>(s, of, gradient + j, x + j, data + j, j);
+      }
+    }
     for (; j + kWidth <= s.width; j += kWidth) {
-      prefetch(gradient + j);
-      if constexpr (!constant_slope<Op>) prefetch(x + j);
-      gradient_vector<Op, kBias, kSums>(s, of, gradient + j, x + j, data + j, j);
+      prefetch_vectors<Op, 1>(gradient + j, x + j);
+      gradient_vectors<Op, kBias, kSums, 1>(s, of, gradient + j, x + j, data + j, j);
     }
     if (const int64_t left = s.width - j) {
       const Padded last_gradient(gradient + j, left), last(x + j, left);
       Padded result;
       const Beyond bias_sum(s.bias_sum, j + left), slope_sum(s.slope_sum, j + left);
-      gradient_vector<Op, kBias, kSums>(s, of, last_gradient.of, last.of, result.of, j);
+      gradient_vectors<Op, kBias, kSums, 1>(s, of, last_gradient.of, last.of, result.of, j);
       result.copy_to(data + j, left);
       bias_sum.restore(), slope_sum.restore();
     }
@@ -243,10 +323,21 @@ void gradient_as(const Strip& s) {
   }
 }
 
+// Whether pairs of floats do: for exponents for which log2's error does not show, and factors that nothing is scaled
+// out of range with.
+bool pairs_do(const Strip& s) {
+  const Number* p = static_cast<const Number*>(s.scalars) + 1;
+  const Number factor = std::fabs(p[0] * p[2]);
+  return std::fabs(p[2] - 1) <= 16 && factor >= Number(0x1p-60) && factor <= Number(0x1p60);
+}
+
 template <typename Op>
 void gradient(const Strip& s) {
   if constexpr (std::is_same_v<Op, Power>) {
     if (small_power(s, 1, [&](auto op) { gradient_as<decltype(op)>(s); })) return;
+    if constexpr (kHasPairs) {
+      if (pairs_do(s)) return gradient_as<PowerInPairs>(s);
+    }
   }
   natural<Op>(s) ? gradient_as<typename Natural<Op>::Type>(s) : gradient_as<InElements<Op>>(s);
 }

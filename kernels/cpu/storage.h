@@ -4,7 +4,7 @@
 #ifndef CPU_STORAGE_H
 #define CPU_STORAGE_H
 
-#include "elementary.h"
+#include "pairs.h"
 
 namespace NEURON_NAMESPACE {
 
