@@ -99,7 +99,8 @@ def check_bounds(name: str, dtype: str, function: str, figures: ulps.Figures, *,
         bound = WITHOUT_FMA.get(name, bound)
     assert figures.wrong == 0, figures
     assert figures.max <= bound, figures
-    assert inline or figures.below <= max(bound, HALF), figures  # the kernels keep subnormal numbers
+    # The kernels keep subnormal numbers, some of which are rounded as if they had more digits, then to those they have.
+    assert inline or figures.below <= max(bound, HALF + bound / 2), figures
 
 
 def check_no_worse(figures: ulps.Figures, plain: ulps.Figures) -> None:
