@@ -99,7 +99,7 @@ def check_bounds(name: str, dtype: str, function: str, figures: ulps.Figures, *,
         bound = WITHOUT_FMA.get(name, bound)
     assert figures.wrong == 0, figures
     assert figures.max <= bound, figures
-    # The kernels keep subnormal numbers; some are rounded twice, to more digits than they have and to those.
+    # The kernels keep subnormal numbers; some are rounded twice, to more digits than they have first.
     assert inline or figures.below <= max(bound, HALF + bound / 2), figures
 
 
