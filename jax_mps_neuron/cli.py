@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from . import __version__, bench, doctor, lower, plot
@@ -19,7 +21,8 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m jax_mps_neuron", description=__doc__)
+    about = "Shows the routes, lowers, measures and draws."
+    parser = argparse.ArgumentParser(prog="python -m jax_mps_neuron", description=about)
     parser.add_argument("--version", action="version", version=f"jax-mps-neuron {__version__}")
     commands = parser.add_subparsers(required=True, metavar="{" + ",".join(_COMMANDS) + "}")
     for name, (module, summary) in _COMMANDS.items():
@@ -27,5 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
-    status: int = parsed.run(parsed)
+    try:
+        status: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status

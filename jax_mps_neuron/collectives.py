@@ -54,7 +54,14 @@ def collectives(compiled: Any, mesh: jax.sharding.Mesh) -> list[Collective]:
     Args:
       compiled: what ``jax.jit(f).lower(...).compile()`` gives for arrays on the devices of `mesh`.
       mesh: names the axes.
+
+    Raises:
+      TypeError: `compiled` is no compiled program, or `mesh` no mesh.
     """
+    if not callable(getattr(compiled, "as_text", None)):
+        raise TypeError(f"compiled is {compiled!r}; it may be what jax.jit(f).lower(...).compile() gives")
+    if not isinstance(mesh, jax.sharding.Mesh):
+        raise TypeError(f"mesh is {mesh!r}; it may be a jax.sharding.Mesh")
     groups = dict(_groups_of_axes(mesh))
     found = []
     for line in compiled.as_text().splitlines():

@@ -77,6 +77,12 @@ def _open() -> ctypes.CDLL:
     folders = sys.modules[__package__].__path__
     path = next((p for p in (Path(f) / name for f in folders) if p.exists()), None)
     if path is None:
+        sources = [Path(f).parent for f in folders if (Path(f).parent / "CMakeLists.txt").exists()]
+        if sources:
+            raise _UnusableError(
+                f"the native library was not built for the source tree {sources[0]}, which Python finds "
+                "before an installed copy; run from another folder, or pip install -e . there"
+            )
         raise _UnusableError("the native library was not built; the installation's log says why")
     try:
         lib = ctypes.CDLL(str(path))

@@ -115,6 +115,8 @@ def elu(x: ArrayLike, alpha: ArrayLike = 1.0) -> Array:
     Returns:
       An array in the type to which x and alpha promote.
     """
+    if alpha is None:
+        return jax.nn.elu(x, alpha)  # whose error it is
     # With alpha 1 both branches have one slope at 0.
     bends = type(alpha) not in (int, float) or alpha != 1
     return _neuron(x, Neuron.elu(alpha), partial(jax.nn.elu, alpha=alpha), left=bool(bends))

@@ -126,7 +126,8 @@ def floating(name: str, value: Any) -> Array:
 def _channels(name: str, value: Any, x: Array) -> Array:
     array = floating(name, value)
     if x.ndim == 0:
-        raise ValueError(f"x is a scalar, which has no channels; {name} may be None")
+        may_be = f"{name} may be None" if name == "bias" else "x may have shape [..., channels]"
+        raise ValueError(f"x is a scalar, which has no channels; {may_be}")
     if array.shape != x.shape[-1:]:
         raise ValueError(
             f"{name} has shape {array.shape}, but x has {x.shape[-1]} channels (its last axis); "

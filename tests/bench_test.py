@@ -67,7 +67,9 @@ def test_all_modes_and_dtypes(bench, tmp_path):
     picture = tmp_path / "bench.png"
     dtypes = ["float32", "bfloat16"]
     options = ["--quick", "--repeats", "1", "--types", "prelu", "--plot", str(picture)]
-    result, text = bench(*options, "--peers", "XLA", "inline", "jax.nn", "--dtypes", *dtypes)
+    result, text = bench(
+        *options, "--peers", "XLA", "inline", "jax.nn", "--dtypes", *dtypes, "--modes", *modes.MODES
+    )
     found = [(c["dtype"], c["mode"]) for c in result["records"]]
     assert sorted(found) == sorted((d, m) for d in dtypes for m in modes.MODES)
     for cell in result["records"]:
@@ -101,8 +103,27 @@ def test_figures_that_are_none(capsys, tmp_path):
     for path, message in ((other, "has no figures"), (tmp_path / "none.json", "can't read")):
         assert main(["bench", "--show", str(path)]) == 1
         assert message in capsys.readouterr().err
-    assert main(["bench", "--sweep", "--shapes", "8x8"]) == 1
-    assert "--sweep chooses shapes and mode itself" in capsys.readouterr().err
+
+
+REFUSED = {
+    "--sweep chooses shapes and mode itself": ["--sweep", "--shapes", "8x8"],
+    "--plot draws bandwidth, and a step has none": ["--modes", "step", "--plot", "step.svg"],
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_options_that_do_not_go_together(message, capsys, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *REFUSED[message]]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_peer_that_is_not_here(capsys, monkeypatch):
+    monkeypatch.setattr(torch_peers, "installed", lambda: False)
+    assert main(["bench", "--peers", "torch", "custom_call"]) == 2
+    assert "--peers has torch, and PyTorch is not installed" in capsys.readouterr().err
 
 
 def gradient_of_layers(neuron, inputs, count):

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_mode_argument,
         nargs="+",
         metavar="MODE",
-        help=f"of {', '.join(MODES)}; default: all",
+        help=f"of {', '.join(MODES)}; default: all but the last",
     )
     parser.add_argument(
         "--peers",
@@ -95,9 +95,14 @@ def positive_argument(text: str) -> int:
 
 def file_argument(text: str) -> Path:
     """A file that can be written, which minutes of measurements later would be bad news."""
+    path = Path(text)
     try:
-        with Path(text).open("a"):
-            return Path(text)
+        new = not path.exists()
+        with path.open("a"):
+            pass
+        if new:
+            path.unlink()
+        return path
     except OSError as error:
         raise argparse.ArgumentTypeError(f"can't open {text!r}: {error.strerror}") from None
 

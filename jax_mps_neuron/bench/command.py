@@ -17,7 +17,7 @@ from . import modes, torch_peers, training
 from .arguments import PEERS
 from .floors import floors
 from .machine import machine
-from .modes import CHAIN, DX_DBIAS, MODES, STEP, Inputs
+from .modes import CHAINS, DX_DBIAS, MODES, STEP, USUAL, Inputs
 from .peers import TORCH, TORCH_COMPILE, activations, neuron_for, our_route
 from .report import load, record, text
 from .timing import CALLS, Program, interleaved
@@ -32,6 +32,11 @@ _LARGE = 2**28  # bytes of calls in one measurement of a sweep, beyond which the
 def run(arguments: argparse.Namespace) -> int:
     """Measures, or reads what was measured; prints, writes and draws it. Returns the exit status."""
     try:
+        _check(arguments)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
         results = [load(path) for path in arguments.show] if arguments.show else [_measure(arguments)]
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -45,6 +50,17 @@ def run(arguments: argparse.Namespace) -> int:
 
         draw(results, arguments.plot)
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises if the options do not go together."""
+    if arguments.sweep and (arguments.shapes or arguments.modes):
+        raise ValueError("--sweep chooses shapes and mode itself; it takes neither --shapes nor --modes")
+    if arguments.plot and arguments.modes == [STEP]:
+        raise ValueError(f"--plot draws bandwidth, and a step has none; --modes may be {', '.join(MODES)}")
+    asked = [name for name in (TORCH, TORCH_COMPILE) if name in (arguments.peers or ())]
+    if asked and not torch_peers.installed():
+        raise ValueError(f"--peers has {', '.join(asked)}, and PyTorch is not installed")
 
 
 def _write(result: dict[str, Any], path: Path) -> None:
@@ -75,14 +91,10 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         ours,
     )
     if sweep:
-        if arguments.shapes or arguments.modes:
-            raise ValueError(
-                "--sweep chooses shapes and mode itself; it takes neither --shapes nor --modes"
-            )
         records = _sweep(plan, [size for size in arguments.sweep if not quick or size <= _QUICK])
     else:
         shapes = arguments.shapes or [(64, 32) if quick else (4096, 2048)]
-        records = _grid(plan, shapes, arguments.modes or list(MODES))
+        records = _grid(plan, shapes, arguments.modes or list(USUAL))
     return {**machine(), "sweep": sweep, "repeats": plan.repeats, "records": list(records)}
 
 
@@ -96,7 +108,7 @@ def _grid(plan: _Plan, shapes: list[tuple[int, ...]], wanted: list[str]) -> Iter
                     if mode == STEP:
                         yield _step(plan, kind, shape, dtype)
                     else:
-                        yield _call(plan, kind, dtype, mode, inputs, 1 if mode == CHAIN else CALLS)
+                        yield _call(plan, kind, dtype, mode, inputs, 1 if mode in CHAINS else CALLS)
 
 
 def _sweep(plan: _Plan, sizes: list[int]) -> Iterator[dict[str, Any]]:

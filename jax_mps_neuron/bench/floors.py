@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .modes import CHAIN, FORWARD, Inputs, in_place
+from .modes import CHAINS, FORWARD, Inputs, in_place
 from .timing import Program
 
 __all__ = ["cores", "floors", "is_floor"]
@@ -36,7 +36,7 @@ def floors(mode: str, inputs: Inputs) -> dict[str, Program]:
     The fastest of them is the floor. On the CPU NumPy takes part, on all cores, and PyTorch if installed,
     since they write into memory that is there, where XLA's programs make new results.
     """
-    xs = inputs.xs if mode == CHAIN else inputs.xs[:1]
+    xs = inputs.xs if mode in CHAINS else inputs.xs[:1]
     programs = {_PREFIX + "XLA": _xla(mode, inputs, xs)}
     if jax.default_backend() == "cpu":
         programs[_PREFIX + "NumPy"] = _numpy(mode, inputs, xs)

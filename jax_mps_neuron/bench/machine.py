@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -32,7 +33,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: _version(name) for name in ("jax", "jaxlib", "numpy", "torch")},
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["python -m jax_mps_neuron", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "jax_mps_neuron", *sys.argv[1:]]),
     }
 
 

@@ -15,19 +15,26 @@ from .peers import Activation
 from .timing import CALLS, Program
 
 __all__ = [
+    "BARRIERS",
     "CHAIN",
+    "CHAINS",
     "DX",
     "DX_DBIAS",
     "FORWARD",
     "MODES",
     "STEP",
+    "USUAL",
     "Inputs",
     "chain",
     "moved_bytes",
     "program",
 ]
 
-FORWARD, DX, DX_DBIAS, CHAIN, STEP = MODES = ("forward", "dx", "dx + dbias", "chain", "step")
+FORWARD, DX, DX_DBIAS, CHAIN, STEP = USUAL = ("forward", "dx", "dx + dbias", "chain", "step")
+# The chain with optimization barriers on every platform; measured if it is asked for.
+BARRIERS = "chain of barriers"
+CHAINS = (CHAIN, BARRIERS)
+MODES = (*USUAL, BARRIERS)
 
 
 class Inputs(NamedTuple):
@@ -52,7 +59,7 @@ def moved_bytes(mode: str, shape: tuple[int, ...], dtype: str) -> int:
     """What one call at least reads and writes."""
     item = jnp.dtype(dtype).itemsize
     size, channels = int(np.prod(shape)) * item, shape[-1] * item
-    vectors = {FORWARD: channels, DX: 0, DX_DBIAS: 2 * channels, CHAIN: 2 * channels}[mode]
+    vectors = {FORWARD: channels, DX: 0}.get(mode, 2 * channels)
     return (2 if mode == FORWARD else 3) * size + vectors
 
 
@@ -62,8 +69,8 @@ def program(mode: str, activation: Activation, n: Neuron, inputs: Inputs) -> Pro
     if mode == FORWARD:
         forward = jax.jit(lambda x, bias: activation(x, n, bias))
         return Program(lambda: bias, lambda _: forward(xs[0], bias), jax.block_until_ready)
-    if mode == CHAIN:
-        run = chain(activation, n)
+    if mode in CHAINS:
+        run = chain(activation, n) if mode == CHAIN else jax.jit(_barriers(activation, n), donate_argnums=1)
         yes = jnp.asarray(True)
         return in_place(g, lambda g: run(yes, g, xs, bias)[0], layers=len(xs))
     # The gradient is donated: in a training step nobody reads it after this.

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..descriptor import Neuron, NeuronType
 from .floors import cores
-from .modes import CHAIN, DX, FORWARD, Inputs
+from .modes import CHAINS, DX, FORWARD, Inputs
 from .peers import TORCH, TORCH_COMPILE
 from .timing import Program
 
@@ -135,7 +135,7 @@ def programs(mode: str, n: Neuron, inputs: Inputs) -> dict[str, Program]:
     """
     torch = _torch()
     g, bias = _tensor(inputs.g), _tensor(inputs.bias)
-    xs = [_tensor(x) for x in (inputs.xs if mode == CHAIN else inputs.xs[:1])]
+    xs = [_tensor(x) for x in (inputs.xs if mode in CHAINS else inputs.xs[:1])]
     a = _tensor(jnp.asarray(n.a, inputs.g.dtype)) if n.type is NeuronType.PRELU else np.asarray(n.a).item()
     formula, b, c = _formulas()[n.type], np.asarray(n.b).item(), np.asarray(n.c).item()
 
