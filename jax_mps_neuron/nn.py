@@ -99,6 +99,8 @@ def leaky_relu(x: ArrayLike, negative_slope: ArrayLike = 1e-2) -> Array:
       An array in the type to which x and negative_slope promote.
     """
     own = partial(jax.nn.leaky_relu, negative_slope=negative_slope)
+    if _is_none(negative_slope):
+        return own(x)
     slopes = jnp.shape(negative_slope)
     per_channel = len(slopes) == 1 and slopes == jnp.shape(x)[-1:]
     make = Neuron.prelu if per_channel else Neuron.relu
@@ -115,11 +117,12 @@ def elu(x: ArrayLike, alpha: ArrayLike = 1.0) -> Array:
     Returns:
       An array in the type to which x and alpha promote.
     """
-    if alpha is None:
-        return jax.nn.elu(x, alpha)  # whose error it is
+    own = partial(jax.nn.elu, alpha=alpha)
+    if _is_none(alpha):
+        return own(x)
     # With alpha 1 both branches have one slope at 0.
     bends = type(alpha) not in (int, float) or alpha != 1
-    return _neuron(x, Neuron.elu(alpha), partial(jax.nn.elu, alpha=alpha), left=bool(bends))
+    return _neuron(x, Neuron.elu(alpha), own, left=bool(bends))
 
 
 def selu(x: ArrayLike) -> Array:
@@ -239,6 +242,11 @@ def gelu(x: ArrayLike, approximate: bool = True) -> Array:
     if approximate or array is None:
         return own(x)
     return _neuron(array.astype(array.dtype), Neuron.gelu(), own)  # never weakly typed
+
+
+def _is_none(parameter: Any) -> bool:
+    """Whether a parameter is None, which is an error of jax.nn's, and of a `Neuron` the default."""
+    return parameter is None
 
 
 def _covered(x: Any) -> Array | None:

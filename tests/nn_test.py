@@ -278,3 +278,14 @@ def test_what_is_not_computed_is_the_same():
 def test_traces_without_computing():
     for function in (nn.elu, nn.relu, nn.softplus):
         jax.make_jaxpr(lambda f=function: f(jnp.ones((10**12,))))
+
+
+@pytest.mark.parametrize("name", ["elu", "leaky_relu"])
+def test_none_is_no_parameter(name):
+    """Where a `Neuron` would take its default."""
+    errors = []
+    for module in (jmn.nn, jax.nn):
+        with pytest.raises((TypeError, ValueError)) as error:
+            getattr(module, name)(jnp.ones(3), None)
+        errors.append(error.type)
+    assert errors[0] is errors[1]
