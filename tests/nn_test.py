@@ -284,7 +284,7 @@ def test_traces_without_computing():
 def test_none_is_no_parameter(name):
     """Where a `Neuron` would take its default."""
     errors = []
-    for module in (jmn.nn, jax.nn):
+    for module in (nn, jax.nn):
         with pytest.raises((TypeError, ValueError)) as error:
             getattr(module, name)(jnp.ones(3), None)
         errors.append(error.type)
