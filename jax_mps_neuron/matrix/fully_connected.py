@@ -221,10 +221,9 @@ class MatrixFullyConnectedGradient(_DenseKernel):
             of the batch.
 
         Returns:
-          WeightsAndBiasGradient(weights, bias): the results with [input channels, output channels] from
-          result_matrix_origin and the first elements written, and nothing else changed, in their dtypes.
-          Where none is given, what would be written, in the dtype that holds the gradient's and x's,
-          and for the bias the gradient's.
+          The results with [input channels, output channels] from result_matrix_origin and the first
+          elements written, and nothing else changed, in their dtypes. Where none is given, what would be
+          written, in the dtype that holds the gradient's and x's, and for the bias the gradient's.
 
         Raises:
           TypeError: a matrix is not of a floating dtype.

@@ -66,7 +66,8 @@ class MatrixNeuron(NeuronKernel, UnaryKernel):
 
         Raises:
           TypeError: as `jax_mps_neuron.neuron`.
-          ValueError: as that, and if a region does not fit or PReLU's slopes are not as many as its columns.
+          ValueError: as that, and if a region does not fit or PReLU's slopes are not as many as its
+            columns.
         """
         with self._scope():
             x = self._matrix("input_matrix", input_matrix, "source_matrix_origin")
@@ -141,8 +142,8 @@ class MatrixNeuronGradient(NeuronKernel, BinaryKernel):
 
         Raises:
           TypeError: as `jax_mps_neuron.neuron_gradient`.
-          ValueError: as that, and if a region does not fit, the gradient's is not x's, or PReLU's slopes are
-            not as many as its columns.
+          ValueError: as that, and if a region does not fit, the gradient's is not x's, or PReLU's slopes
+            are not as many as its columns.
         """
         with self._scope():
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")
