@@ -25,7 +25,7 @@ types: $(VENV)/dev
 	$(BIN)/mypy --strict --follow-imports=silent tests/typing
 
 docs: $(VENV)/dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 RESULTS := benchmarks/results
 BENCH := JAX_PLATFORMS=cpu $(BIN)/python -m jax_mps_neuron bench

@@ -47,7 +47,7 @@ def cell(figures: dict) -> str:
 def table(by_neuron: dict) -> str:
     """Markdown: a row for each neuron and function, a column for each route, maximum / mean."""
     routes = list(next(iter(by_neuron.values()))["f"])
-    lines = [f"| neuron | | {' | '.join(routes)} |", "| --- " * (len(routes) + 2) + "|"]
+    lines = [f"| neuron | of | {' | '.join(routes)} |", "| --- " * (len(routes) + 2) + "|"]
     for name, by_function in by_neuron.items():
         for function, by_route in by_function.items():
             cells = " | ".join(cell(by_route[route]) for route in routes)

@@ -4,7 +4,7 @@
 
 A table stands between two comments of the page, of which the first names a file of figures and the
 mode (or, of a sweep, the type; or a summary): <!-- table cpu-float32 chain --> ... <!-- end -->. The
-pictures are docs/img/NAME.png.
+pictures are docs/img/NAME-THEME.svg, one on a light and one on a dark ground.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jax_mps_neuron.bench.plots import draw
 from jax_mps_neuron.bench.report import groups, load, summary, table
+from jax_mps_neuron.themes import THEMES
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, PICTURES = ROOT / "benchmarks/results", ROOT / "docs/performance.md", ROOT / "docs/img"
@@ -38,7 +39,9 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     # The figures at many shapes are a table alone.
     for name in ("cpu-float32", "cpu-float16", "cpu-bfloat16", "cpu-sweep"):
-        draw([load(RESULTS / f"{name}.json")], PICTURES / f"{name}.png")
+        result = load(RESULTS / f"{name}.json")
+        for theme in THEMES:
+            draw([result], PICTURES / f"{name}-{theme}.svg", theme)
 
 
 if __name__ == "__main__":

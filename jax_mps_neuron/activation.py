@@ -88,12 +88,12 @@ def neuron_gradient(
       lowering: None for the default.
 
     Returns:
-      NeuronGradient(data, bias, a): data in x's shape and dtype; the bias gradient [channels] in the
-      bias's dtype, None without a bias; the slope gradient [channels] in the slopes' dtype, None unless
-      the type is PRELU.
+      Data in x's shape and dtype; the bias gradient [channels] in the bias's dtype, None without a bias;
+      the slope gradient [channels] in the slopes' dtype, None unless the type is PRELU.
 
     Raises:
-      TypeError, ValueError: as `neuron`, and ValueError if gradient has another shape than x.
+      TypeError: as `neuron`.
+      ValueError: as `neuron`, and if gradient has another shape than x.
     """
     lowering = resolve(lowering)
     kind, gradient, operands = prepare_gradient(gradient, x, neuron, bias, alpha)

@@ -74,9 +74,11 @@ class Neuron:
 
     Args:
       type: a `NeuronType`, or its raw value.
-      a, b, c: the type's parameters: numbers or arrays of shape ``[]``, of any real dtype. Those left out
-        have Apple's documented defaults, and those that the type does not use have no effect.
-        For ``PRELU``, `a` is an array of shape ``[channels]``: a slope for each channel.
+      a: the type's first parameter: a number or an array of shape ``[]``, of any real dtype. For ``PRELU``,
+        an array of shape ``[channels]``: a slope for each channel.
+      b: the second, a number or an array of shape ``[]``.
+      c: the third, likewise. Of these three, those left out have Apple's documented defaults, and those
+        that the type does not use have no effect.
 
     Raises:
       ValueError: `type` is not a neuron type.

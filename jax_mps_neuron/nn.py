@@ -4,8 +4,8 @@ Each function has the signature, the defaults, the dtype rules (weak types too) 
 its namesake in `jax.nn`, and works in reverse and forward mode, each of which is one neuron-gradient
 call where a kernel can run. At a bend, where Apple takes the right-hand branch, these take the slope that
 `jax.nn` takes. What no neuron type covers is passed on to `jax.nn`: integers, complex numbers and other
-dtypes than float32, float16, bfloat16 and float64, parameters that are no scalars, and the approximate
-`gelu`.
+dtypes than float32, float16, bfloat16 and float64, parameters that are no scalars (but `leaky_relu`'s slope
+for each channel), and the approximate `gelu`.
 
 In a float16 or bfloat16 x everything is computed in float32, and rounded once. Bias, alpha, learned
 slopes with a fused gradient, and routes are arguments of `jax_mps_neuron.neuron`.

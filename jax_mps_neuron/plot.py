@@ -12,6 +12,7 @@ import numpy as np
 from .activation import neuron, neuron_gradient
 from .bench import type_argument
 from .descriptor import Neuron, NeuronType, parameters_of
+from .themes import FONT_SIZE, THEMES, WIDTH, save, settings, style
 
 __all__ = ["add_arguments", "curves", "draw", "run", "shown"]
 
@@ -31,12 +32,6 @@ _RANGES = {
 }
 _HEIGHTS = {NeuronType.LOGARITHM: (-3.0, 6.0)}  # both curves leave the figure at 0
 _POINTS = 1600  # even, so that no point is on a bend at 0
-
-# Ground, ink, grid, f, f'; the two curves differ in dashes too, for those who cannot tell the colours.
-_THEMES = {
-    "light": ("#ffffff", "#202124", "#d5d7db", "#1a56c4", "#c2410c"),
-    "dark": ("#1e2129", "#e6e8ec", "#454a57", "#7fb0ff", "#ffa657"),
-}
 
 
 def shown(kind: NeuronType) -> Neuron:
@@ -61,26 +56,24 @@ def draw(kind: NeuronType, theme: str, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    ground, ink, grid, *colors = _THEMES[theme]
-    # Text stays text, and nothing depends on the day: the same figure is the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": kind.name, "font.size": 13}):
-        figure = Figure(figsize=(5.2, 3.6), layout="constrained", facecolor=ground)
-        axes = figure.add_subplot(facecolor=ground)
+    ground, ink, grid, (blue, _), (orange, _), _ = THEMES[theme]
+    with matplotlib.rc_context(settings(kind.name)):
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained", facecolor=ground)
+        axes = figure.add_subplot()
         z, f, slope = curves(kind)
-        axes.plot(z, f, color=colors[0], linewidth=2.4, label="f(z)")
-        axes.plot(z, slope, color=colors[1], linewidth=2.4, linestyle=(0, (4, 1.5)), label="f'(z)")
+        axes.plot(z, f, color=blue, linewidth=2.4, label="f(z)")
+        # In dashes too, for those who cannot tell the colours.
+        axes.plot(z, slope, color=orange, linewidth=2.4, linestyle=(0, (4, 1.5)), label="f'(z)")
         for line in (axes.axhline, axes.axvline):
             line(0, color=ink, linewidth=0.8, alpha=0.6)
         axes.set_xlim(z[0], z[-1])
         axes.set_ylim(_HEIGHTS.get(kind))
         axes.set_xlabel("z = alpha x + bias", color=ink)
-        axes.set_title(title(kind), color=ink, fontsize=13)
+        axes.set_title(title(kind), color=ink, fontsize=FONT_SIZE)
         axes.grid(color=grid, linewidth=0.7)
-        axes.tick_params(colors=ink)
-        axes.spines[:].set_color(grid)
+        style(axes, THEMES[theme])
         axes.legend(labelcolor=ink, facecolor=ground, edgecolor=grid)
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=160, metadata=metadata)
+        save(figure, path)
 
 
 def title(kind: NeuronType) -> str:
@@ -93,7 +86,7 @@ def title(kind: NeuronType) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--types", type=type_argument, nargs="+", default=list(NeuronType), metavar="TYPE")
-    parser.add_argument("--themes", choices=_THEMES, nargs="+", default=list(_THEMES))
+    parser.add_argument("--themes", choices=THEMES, nargs="+", default=list(THEMES))
     parser.add_argument("--format", choices=["svg", "png"], default="svg")
     parser.add_argument("--output", type=Path, metavar="FOLDER", default=Path("neurons"))
 
@@ -102,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        print("plot needs matplotlib: pip install 'jax-mps-neuron[demo]'", file=sys.stderr)
+        print("plot needs matplotlib: pip install matplotlib", file=sys.stderr)
         return 1
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)

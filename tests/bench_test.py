@@ -15,8 +15,10 @@ from conftest import assert_close
 from jax_mps_neuron import Neuron, NeuronType, native
 from jax_mps_neuron.bench import modes, neuron_for, peers, torch_peers, training
 from jax_mps_neuron.bench.floors import floors, is_floor
+from jax_mps_neuron.bench.report import bandwidth
 from jax_mps_neuron.bench.timing import Program, interleaved
 from jax_mps_neuron.cli import main
+from jax_mps_neuron.themes import THEMES
 
 SHAPE = (16, 8)
 T = NeuronType
@@ -95,6 +97,31 @@ def test_sweep(bench, capsys, tmp_path):
     assert main(["bench", "--show", str(written), "--plot", str(picture)]) == 0
     assert capsys.readouterr().out == text
     assert "milliseconds a call" in picture.read_text()
+
+
+def test_pictures_show_what_is_cut(bench, tmp_path):
+    draw = pytest.importorskip("jax_mps_neuron.bench.plots").draw
+    result, _ = bench(
+        "--quick", "--modes", "chain", "--types", "none", "relu", "--peers", "XLA", "--repeats", "1"
+    )
+    cell = result["records"][0]
+    cell["ms"][cell["ours"]]["median"] = cell["ms"][cell["floor"]]["median"] / 3
+    pictures = []
+    for theme in THEMES:
+        draw([result], tmp_path / f"bars-{theme}.svg", theme)
+        pictures.append((tmp_path / f"bars-{theme}.svg").read_text())
+        assert f"\N{RIGHTWARDS ARROW} {3 * bandwidth(cell, cell['floor']):.0f}" in pictures[-1]
+        assert "relu" in pictures[-1]
+    assert pictures[0] != pictures[1]
+
+
+def test_nothing_has_no_bandwidth(bench):
+    _, text = bench(
+        "--quick", "--modes", "dx", "--types", "none", "relu", "--peers", "XLA", "--repeats", "1"
+    )
+    none, relu, mean = re.findall(r"^\| (?:none|relu|geometric mean) \|.*$", text, re.MULTILINE)
+    assert none.endswith("| \N{EN DASH} | \N{EN DASH} |")
+    assert relu.split("|")[-2] == mean.split("|")[-2]
 
 
 def test_figures_that_are_none(capsys, tmp_path):

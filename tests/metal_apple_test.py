@@ -103,5 +103,8 @@ def test_doctor_without_apples_kernels(fake_metal, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "MetalPerformanceShaders", None)
     fake_metal.counts.clear()
     assert doctor.run(argparse.Namespace()) == 0
-    assert "none: Apple's kernels need pip install 'jax-mps-neuron[metal]'" in capsys.readouterr().out
+    assert (
+        "none: Apple's kernels need macOS and the extra metal, in a checkout pip install '.[metal]'"
+        in capsys.readouterr().out
+    )
     assert fake_metal.counts["libraries"] == 0  # nothing is compiled for a comparison with nothing

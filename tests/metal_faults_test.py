@@ -18,9 +18,7 @@ from jax_mps_neuron.metal.device import problem
 
 def test_without_metal(monkeypatch):
     monkeypatch.setitem(sys.modules, "Metal", None)
-    with pytest.raises(
-        MetalError, match=r"needs macOS .* pip install 'jax-mps-neuron\[metal\]'; this is \w+ on"
-    ):
+    with pytest.raises(MetalError, match=r"needs macOS .* pip install '\.\[metal\]'; this is \w+ on"):
         Device()
 
 

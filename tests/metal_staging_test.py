@@ -224,7 +224,7 @@ def test_plans_are_forgotten_with_their_function(launches):
 def test_without_metal_the_call_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "Metal", None)
     device.default_device.cache_clear()
-    with pytest.raises(MetalError, match=r"needs macOS .* pip install 'jax-mps-neuron\[metal\]'"):
+    with pytest.raises(MetalError, match=r"needs macOS .* pip install '\.\[metal\]'"):
         jmn.metal.jit(loss)(W, X)
 
 

@@ -5,14 +5,32 @@ import re
 from latex2mathml.converter import convert
 
 _FENCES = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
-_PRIME = re.compile(r"<msup><mi>(\w)</mi><mi>&#x02032;</mi></msup>")  # raised twice, and hardly seen
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
+
+# What to write in place of what the converter writes. Browsers take signs in the middle of a row for
+# operators between two operands, with room on either side.
+_BETTER = [
+    # Raised twice, and hardly seen.
+    (
+        r"<msup><mi>(\w)</mi><mi>&#x02032;</mi></msup>",
+        r'<mi>\1</mi><mo lspace="0" rspace="0">&#x2032;</mo>',
+    ),
+    # A number, a minus after an opening parenthesis, and bars.
+    (r"<mo>(&#x0221E;)</mo>", r"<mi>\1</mi>"),
+    (r"(<mo[^>]*>&#x00028;</mo>)<mo>&#x02212;</mo>", r'\1<mo form="prefix">&#x02212;</mo>'),
+    (r'<mo stretchy="false">&#x0007C;</mo>', r'<mo stretchy="false" lspace="0" rspace="0">&#x0007C;</mo>'),
+    # Functions: apart from a factor before and from an operand without parentheses, and from nothing else.
+    (r"<m([io])>([a-z]{2,})</m\1>", r'<mo lspace="0" rspace="0">\2</mo>'),
+    (r'(</m[in]>(?:<msup>)?)<mo lspace="0" rspace="0">([a-z]{2,})', r'\1<mo lspace="0.17em" rspace="0">\2'),
+    (r'rspace="0">([a-z]{2,}</mo>)(?=<mfrac>)', r'rspace="0.17em">\1'),
+]
 
 
 def _mathml(match: re.Match) -> str:
     block, inline = match.groups()
     formula = convert((block or inline).strip(), display="block" if block else "inline")
-    formula = _PRIME.sub(r'<mi>\1</mi><mo lspace="0" rspace="0">&#x2032;</mo>', formula)
+    for found, better in _BETTER:
+        formula = re.sub(found, better, formula)
     return f'<div class="formula">{formula}</div>' if block else formula
 
 

@@ -8,43 +8,49 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+from ..themes import FONT_SIZE, THEMES, WIDTH, Theme, save, settings, style
 from .modes import CHAIN, DX, DX_DBIAS, FORWARD, STEP
 from .peers import CUSTOM_CALL, INLINE, JAX_NN, TORCH, TORCH_COMPILE, XLA
 from .report import bandwidth, groups, median, title
 
 __all__ = ["draw"]
 
-_COLORS = {
-    CUSTOM_CALL: "#1f5fbf",
-    INLINE: "#7fb2f0",
-    XLA: "#d95f02",
-    JAX_NN: "#f5b26b",
-    TORCH: "#6a9955",
-    TORCH_COMPILE: "#b5cf8f",
-}
-_FLOOR = "#333333"
+_PEERS = (CUSTOM_CALL, INLINE, XLA, JAX_NN, TORCH, TORCH_COMPILE)
+_FLOOR = "floor: g * x"
+_BAR = 0.125  # inches
+_SMALL = 9  # points, as high as a bar
 
 
-def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
+def draw(results: Sequence[dict[str, Any]], path: Path, theme: str = "light") -> None:
     """Draws results into one file, one panel for each dtype and shape, or dtype and type of a sweep."""
     panels = [(group, result["sweep"]) for result in results for group in _drawn(result)]
     if not panels:
         raise ValueError("nothing to draw: a training step alone has no bandwidth")
-    sweep = all(is_sweep for _, is_sweep in panels)
-    columns = min(2, len(panels)) if sweep else 1
-    rows = math.ceil(len(panels) / columns)
-    size = (6.5 * columns, 4.6 * rows) if sweep else (13, 4.2 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, (group, is_sweep) in zip(axes.flat, panels, strict=False):
-        (_lines if is_sweep else _bars)(axis, group)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    colors = THEMES[theme]
+    peers = [name for name in _PEERS if any(name in cell["ms"] for group, _ in panels for cell in group)]
+    heights = [3.6 if sweep else 1.1 + _spacing(group) * len(group) for group, sweep in panels]
+    legend = 0.3 * math.ceil((len(peers) + 1) / 2)
+    with matplotlib.rc_context(settings(path.stem)):
+        figure = Figure((WIDTH, sum(heights) + legend), layout="constrained", facecolor=colors.ground)
+        axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
+        for axis, (group, sweep) in zip(axes.flat, panels, strict=True):
+            style(axis, colors)
+            (_lines if sweep else _bars)(axis, group, colors)
+            axis.set_title(title(group, sweep), fontsize=FONT_SIZE, color=colors.ink)
+        sweeps = all(sweep for _, sweep in panels)
+        figure.legend(
+            handles=_handles(peers, colors, sweeps),
+            loc="outside upper center",
+            ncols=2,
+            frameon=False,
+            labelcolor=colors.ink,
+            fontsize=FONT_SIZE - 1,
+        )
+        save(figure, path)
 
 
 def _drawn(result: dict[str, Any]) -> list[list[dict[str, Any]]]:
@@ -58,51 +64,73 @@ def _drawn(result: dict[str, Any]) -> list[list[dict[str, Any]]]:
 
 
 def _peers(group: Sequence[dict[str, Any]]) -> list[str]:
-    return [name for name in _COLORS if any(name in cell["ms"] for cell in group)]
+    return [name for name in _PEERS if any(name in cell["ms"] for cell in group)]
 
 
-def _bars(axis: Any, group: Sequence[dict[str, Any]]) -> None:
-    peers = _peers(group)
-    width = 0.8 / len(peers)
-    floors = [bandwidth(cell, cell["floor"]) for cell in group]
-    top = 1.25 * max(floors)
-    for i, name in enumerate(peers):
-        places = [x for x, cell in enumerate(group) if name in cell["ms"]]
-        heights = [bandwidth(group[x], name) for x in places]
-        shifted = [x - 0.4 + (i + 0.5) * width for x in places]
-        bars = axis.bar(shifted, heights, width, color=_COLORS[name], label=name)
-        above = [f"{h:.0f}" if h > top else "" for h in heights]
-        axis.bar_label(bars, above, fontsize=7, rotation=90, label_type="center", color="white")
-    for x, floor in enumerate(floors):
-        label = "floor: g * x" if x == 0 else None
-        axis.plot([x - 0.45, x + 0.45], [floor, floor], color=_FLOOR, linewidth=1.8, label=label)
-    axis.set_ylim(0, top)
-    axis.set_xlim(-0.6, len(group) - 0.4)
-    axis.set_xticks(range(len(group)), [c["type"].replace("_", "\n") for c in group], fontsize=9)
-    axis.set_ylabel("GB/s (higher is better)")
-    axis.set_title(title(group, False), fontsize=11)
-    axis.grid(axis="y", alpha=0.3)
+def _colors(theme: Theme) -> dict[str, str]:
+    shades = (*theme.blues, *theme.oranges, *theme.greens)
+    return dict(zip(_PEERS, shades, strict=True))
+
+
+def _handles(peers: Sequence[str], theme: Theme, sweep: bool) -> list[Any]:
+    """What the legend shows."""
+    colors = _colors(theme)
+    floor = Line2D([], [], color=theme.ink, linewidth=1.8, linestyle="--" if sweep else "-", label=_FLOOR)
+    if sweep:
+        return [*(Line2D([], [], marker="o", markersize=3, color=colors[p], label=p) for p in peers), floor]
+    return [*(Patch(color=colors[p], label=p) for p in peers), floor]
+
+
+def _spacing(group: Sequence[dict[str, Any]]) -> float:
+    """Inches from the bars of one type to those of the next."""
+    return _BAR * (len(_peers(group)) + 1.2)
+
+
+def _bars(axis: Any, group: Sequence[dict[str, Any]], theme: Theme) -> None:
+    """A group of bars for each type, from the top down; the floor is a line across each group."""
+    colors, width = _colors(theme), _BAR / _spacing(group)
+    end = 1.25 * max(bandwidth(cell, cell["floor"]) for cell in group)
+    for y, cell in enumerate(group):
+        names = [name for name in _PEERS if name in cell["ms"]]
+        half = width * len(names) / 2
+        places = [y - half + (i + 0.5) * width for i in range(len(names))]
+        speeds = [bandwidth(cell, name) for name in names]
+        axis.barh(places, [min(s, end) for s in speeds], width, color=[colors[name] for name in names])
+        for place, speed in zip(places, speeds, strict=True):
+            if speed > end:  # the bar goes on beyond the axis
+                text = f"\N{RIGHTWARDS ARROW} {_number(speed)}"
+                at = {"xytext": (3, 0), "textcoords": "offset points", "va": "center_baseline"}
+                axis.annotate(text, (end, place), color=theme.ink, fontsize=_SMALL, **at)
+        floor = bandwidth(cell, cell["floor"])
+        axis.vlines(floor, y - half, y + half, theme.ink, linewidth=1.8)
+    axis.set_xlim(0, end)
+    axis.set_ylim(len(group) - 0.5, -0.5)
+    axis.set_yticks(range(len(group)), [cell["type"] for cell in group], fontsize=FONT_SIZE - 1)
+    axis.set_xlabel("GB/s (higher is better)", color=theme.ink)
+    axis.grid(axis="x", color=theme.grid, linewidth=0.7)
+    axis.tick_params(axis="y", length=0)
     axis.set_axisbelow(True)
-    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
-def _lines(axis: Any, group: Sequence[dict[str, Any]]) -> None:
+def _number(speed: float) -> str:
+    return f"{speed:.0f}" if speed < 10000 else f"{speed:.0e}".replace("e+0", "e")
+
+
+def _lines(axis: Any, group: Sequence[dict[str, Any]], theme: Theme) -> None:
     item = 4 if group[0]["dtype"] == "float32" else 2
     sizes = [math.prod(cell["shape"]) * item for cell in group]
+    colors = _colors(theme)
     for name in _peers(group):
         points = [(s, median(c, name)) for s, c in zip(sizes, group, strict=True) if name in c["ms"]]
-        axis.plot(*zip(*points, strict=True), "o-", markersize=3, color=_COLORS[name], label=name)
-    floors = [median(cell, cell["floor"]) for cell in group]
-    axis.plot(sizes, floors, "--", color=_FLOOR, linewidth=1.8, label="floor: g * x")
+        axis.plot(*zip(*points, strict=True), "o-", markersize=3, color=colors[name])
+    axis.plot(sizes, [median(cell, cell["floor"]) for cell in group], "--", color=theme.ink, linewidth=1.8)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     ticks = [2**power for power in range(0, 41, 5) if sizes[0] <= 2**power <= sizes[-1]]
     axis.set_xticks(ticks, [_bytes(t) for t in ticks])
-    axis.set_xlabel("size of x")
-    axis.set_ylabel("milliseconds a call")
-    axis.set_title(title(group, True), fontsize=11)
-    axis.grid(alpha=0.3, which="major")
-    axis.legend(fontsize=8, frameon=False)
+    axis.set_xlabel("size of x", color=theme.ink)
+    axis.set_ylabel("milliseconds a call", color=theme.ink)
+    axis.grid(color=theme.grid, linewidth=0.7, which="major")
 
 
 def _bytes(size: int) -> str:

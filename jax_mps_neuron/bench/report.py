@@ -11,7 +11,7 @@ from typing import Any
 
 from ..descriptor import NeuronType
 from .floors import is_floor
-from .modes import MODES, STEP
+from .modes import DX, MODES, STEP
 from .peers import XLA
 from .timing import Times
 
@@ -142,7 +142,7 @@ def table(group: Sequence[dict[str, Any]], sweep: bool = False) -> str:
         lines.append(_row([name, _milliseconds(median(cell, ours)), *ratios, *_last(cell, peers, step)]))
     if len(group) > 1 and not sweep:
         means = [_ratio(_geometric(c["ratios"].get(p) for c in group)) for p in peers]
-        shares = [] if step else ["", f"{_geometric(_share(c) for c in group):.0%}"]
+        shares = [] if step else ["", f"{_geometric(_share(c) for c in group if not _is_empty(c)):.0%}"]
         rest = [""] * len(last) if step else shares
         lines.append(_row(["geometric mean", "", *means, *rest]))
     return "\n".join(lines)
@@ -150,9 +150,16 @@ def table(group: Sequence[dict[str, Any]], sweep: bool = False) -> str:
 
 def _last(cell: dict[str, Any], peers: Sequence[str], step: bool) -> list[str]:
     if not step:
+        if _is_empty(cell):
+            return ["\N{EN DASH}", "\N{EN DASH}"]
         return [f"{bandwidth(cell, cell['ours']):.3g}", f"{_share(cell):.0%}"]
     memory = cell["peak bytes"]
     return [f"{memory[p] / 2**20:.1f}" if p in memory else "" for p in (cell["ours"], *peers)]
+
+
+def _is_empty(cell: dict[str, Any]) -> bool:
+    """Whether nothing is computed, whose bandwidth means nothing: the data gradient of no activation."""
+    return cell["mode"] == DX and cell["type"] == "none"
 
 
 def _share(cell: dict[str, Any]) -> float:

@@ -66,7 +66,8 @@ class MatrixFullyConnected(NeuronKernel, _DenseKernel):
       batch_size: how many matrices; None for all from there.
 
     Raises:
-      TypeError, ValueError: as `MatrixNeuron`.
+      TypeError: as `MatrixNeuron`.
+      ValueError: as `MatrixNeuron`.
     """
 
     def encode(
@@ -93,8 +94,9 @@ class MatrixFullyConnected(NeuronKernel, _DenseKernel):
           output channels], in x's dtype.
 
         Raises:
-          TypeError, ValueError: a region does not fit, W's has not a row for each channel of x's, PReLU's
-            slopes are not as many as the output channels, or what `jax_mps_neuron.fully_connected` raises.
+          TypeError: as `jax_mps_neuron.fully_connected`.
+          ValueError: as that, and if a region does not fit, W's has not a row for each channel of x's, or
+            PReLU's slopes are not as many as the output channels.
         """
         with self._scope():
             x = self._matrix("input_matrix", input_matrix, "primary_source_matrix_origin")
@@ -145,7 +147,8 @@ class MatrixFullyConnectedGradient(_DenseKernel):
       batch_size: how many matrices; None for all from there.
 
     Raises:
-      TypeError, ValueError: as `MatrixNeuron`.
+      TypeError: as `MatrixNeuron`.
+      ValueError: as `MatrixNeuron`.
     """
 
     def encode_for_data(
@@ -170,8 +173,8 @@ class MatrixFullyConnectedGradient(_DenseKernel):
           gradient's and W's.
 
         Raises:
-          TypeError, ValueError: a region does not fit, or W's has not a column for each one of the
-            gradient's.
+          TypeError: a matrix is not of a floating dtype.
+          ValueError: a region does not fit, or W's has not a column for each one of the gradient's.
         """
         with self._scope():
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")
@@ -218,13 +221,13 @@ class MatrixFullyConnectedGradient(_DenseKernel):
             of the batch.
 
         Returns:
-          WeightsAndBiasGradient(weights, bias): the results with [input channels, output channels] from
-          result_matrix_origin and the first elements written, and nothing else changed, in their dtypes.
-          Where none is given, what would be written, in the dtype that holds the gradient's and x's,
-          and for the bias the gradient's.
+          The results with [input channels, output channels] from result_matrix_origin and the first
+          elements written, and nothing else changed, in their dtypes. Where none is given, what would be
+          written, in the dtype that holds the gradient's and x's, and for the bias the gradient's.
 
         Raises:
-          TypeError, ValueError: a region does not fit, or x's has not a row for each one of the gradient's.
+          TypeError: a matrix is not of a floating dtype.
+          ValueError: a region does not fit, or x's has not a row for each one of the gradient's.
         """
         with self._scope():
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")

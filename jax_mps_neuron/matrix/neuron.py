@@ -39,8 +39,9 @@ class MatrixNeuron(NeuronKernel, UnaryKernel):
       batch_size: how many matrices; None for all from there.
 
     Raises:
-      TypeError, ValueError: a size or an origin is not of integers from 0, neuron is not a `Neuron`, alpha
-        not a number, or label not a string.
+      TypeError: a size or an origin is not of integers, neuron is not a `Neuron`, alpha not a number, or
+        label not a string.
+      ValueError: a size or an origin is below 0.
     """
 
     def encode(
@@ -64,8 +65,9 @@ class MatrixNeuron(NeuronKernel, UnaryKernel):
           in x's dtype.
 
         Raises:
-          TypeError, ValueError: a region does not fit, PReLU's slopes are not as many as its columns, or
-            what `jax_mps_neuron.neuron` raises.
+          TypeError: as `jax_mps_neuron.neuron`.
+          ValueError: as that, and if a region does not fit or PReLU's slopes are not as many as its
+            columns.
         """
         with self._scope():
             x = self._matrix("input_matrix", input_matrix, "source_matrix_origin")
@@ -107,7 +109,8 @@ class MatrixNeuronGradient(NeuronKernel, BinaryKernel):
       batch_size: how many matrices; None for all from there.
 
     Raises:
-      TypeError, ValueError: as `MatrixNeuron`.
+      TypeError: as `MatrixNeuron`.
+      ValueError: as `MatrixNeuron`.
     """
 
     def encode(
@@ -138,8 +141,9 @@ class MatrixNeuronGradient(NeuronKernel, BinaryKernel):
           for other types.
 
         Raises:
-          TypeError, ValueError: a region does not fit, the gradient's is not x's, PReLU's slopes are not as
-            many as its columns, or what `jax_mps_neuron.neuron_gradient` raises.
+          TypeError: as `jax_mps_neuron.neuron_gradient`.
+          ValueError: as that, and if a region does not fit, the gradient's is not x's, or PReLU's slopes
+            are not as many as its columns.
         """
         with self._scope():
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")

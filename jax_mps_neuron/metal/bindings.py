@@ -22,8 +22,8 @@ def bindings() -> tuple[Any, Any]:
         import objc
     except ImportError as error:
         raise MetalError(
-            "Metal needs macOS on a Mac with a GPU, and there pip install 'jax-mps-neuron[metal]'; "
-            f"this is {platform.system()} on {platform.machine()}: {error}"
+            "Metal needs macOS on a Mac with a GPU, and the extra metal: in a checkout pip install "
+            f"'.[metal]'; this is {platform.system()} on {platform.machine()}: {error}"
         ) from error
     return Metal, objc
 

@@ -172,7 +172,7 @@ def _shaders() -> Any:
         import MetalPerformanceShaders
     except ImportError as error:
         raise MetalError(
-            f"Apple's kernels need pip install 'jax-mps-neuron[metal]' on macOS: {error}"
+            f"Apple's kernels need macOS and the extra metal, in a checkout pip install '.[metal]': {error}"
         ) from error
     return MetalPerformanceShaders
 

@@ -51,7 +51,9 @@ class Device:
 
     Attributes:
       name: what Metal calls the GPU.
-      handle: the `MTLDevice`; queue: its `MTLCommandQueue`; memory: its buffers.
+      handle: the `MTLDevice`.
+      queue: its `MTLCommandQueue`.
+      memory: its buffers.
       pool: makes the autorelease pool in which all of this is used.
 
     Raises:
@@ -86,7 +88,8 @@ class Device:
           y, of x's shape and dtype.
 
         Raises:
-          TypeError, ValueError: as `jax_mps_neuron.neuron`, and TypeError for another dtype.
+          TypeError: as `jax_mps_neuron.neuron`, and for another dtype.
+          ValueError: as `jax_mps_neuron.neuron`.
           MetalError: the kernel did not compile or did not run.
         """
         require_array("x", x)  # jit would look inside of a list
@@ -107,10 +110,11 @@ class Device:
           alpha: a number.
 
         Returns:
-          NeuronGradient(data, bias, a) of NumPy arrays.
+          The three gradients as NumPy arrays.
 
         Raises:
-          TypeError, ValueError: as `jax_mps_neuron.neuron_gradient`, and TypeError for another dtype.
+          TypeError: as `jax_mps_neuron.neuron_gradient`, and for another dtype.
+          ValueError: as `jax_mps_neuron.neuron_gradient`.
           MetalError: the kernel did not compile or did not run.
         """
         require_array("gradient", gradient)

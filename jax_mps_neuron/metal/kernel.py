@@ -28,9 +28,10 @@ ITEMSIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 class Kernel:
     """One specialization of the kernels in ``neuron_gradient.metal``.
 
-    Buffers, in the order of their indices (absent ones are not bound):
-      forward: x, scalars, bias, slope, y, launch
-      gradient: gradient, x or y, scalars, bias, slope, data, bias partials, slope partials, launch
+    Its buffers in the order of their indices, of which absent ones are not bound:
+
+    - forward: x, scalars, bias, slope, y, launch
+    - gradient: gradient, x or y, scalars, bias, slope, data, bias partials, slope partials, launch
 
     Args:
       type: the neuron type.
@@ -38,7 +39,8 @@ class Kernel:
         is float32.
       forward: whether this is the forward kernel.
       bias: whether there is a bias.
-      bias_gradient, slope_gradient: which sums the gradient kernel makes.
+      bias_gradient: whether the gradient kernel makes the bias gradient.
+      slope_gradient: whether it makes that of PReLU's slopes.
       from_y: whether the gradient kernel reads y in place of x: SIGMOID's, TANH's and EXPONENTIAL's can.
 
     Raises:

@@ -121,7 +121,8 @@ def register_targets(
       platform: JAX's name of the plugin's platform.
       handlers: an XLA_FFI_Handler* for each of ``"jax_mps_neuron.neuron"`` and
         ``"jax_mps_neuron.neuron_gradient"``, as an address or as a capsule (``jax.ffi.pycapsule``), good
-        until the process ends. docs/metal.md says what they are given.
+        until the process ends. The page on the Metal kernels says what they are given, under "A plugin that
+        runs the kernels".
       ffi_platform: the name under which the plugin looks handlers up, where that is not `platform`.
 
     Raises:
