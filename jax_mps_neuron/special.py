@@ -119,7 +119,7 @@ def expm1_negative(u: Array) -> Array:
     if u.dtype == jnp.float64:
         return jnp.expm1(u)
     small = u + (u * u) * _horner(_EXPM1, u)
-    # Not e^u, which XLA would compute once for this and for the derivative, and keep until the backward pass.
+    # Not e^u, which XLA would compute once for this and the derivative, and keep until the backward pass.
     root = jnp.exp(0.5 * u)
     return jnp.where(u > -0.7, small, root * root - 1.0)
 
