@@ -36,6 +36,8 @@ bench-results: $(VENV)/installed
 	$(BENCH) --dtypes bfloat16 --modes chain step --json $(RESULTS)/cpu-bfloat16.json $(BENCH_OPTIONS)
 	$(BENCH) --dtypes float32 float16 bfloat16 --modes chain --peers custom_call xla \
 	  --shapes 8x8 64x128 1000003 17x100003 262144x32 512x512 --json $(RESULTS)/cpu-shapes.json $(BENCH_OPTIONS)
+	$(BENCH) --dtypes float32 --modes 'chain of barriers' --peers custom_call xla \
+	  --json $(RESULTS)/cpu-barriers.json $(BENCH_OPTIONS)
 	$(BENCH) --sweep $(SWEEP) --json $(RESULTS)/cpu-sweep.json $(BENCH_OPTIONS)
 	$(BIN)/python benchmarks/write_performance.py
 
