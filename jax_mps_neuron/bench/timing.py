@@ -13,6 +13,7 @@ __all__ = ["CALLS", "Program", "Times", "interleaved"]
 CALLS = 8  # in one measurement
 _SHORTEST = 1e-3  # seconds in one measurement, reached by repeating the calls
 _MOST_ROUNDS = 100
+_PAUSE = 0.02  # seconds before a turn
 
 Times = dict[str, float]
 
@@ -46,7 +47,8 @@ def interleaved(programs: Mapping[str, Program], repeats: int, calls: int = CALL
     """Times of one layer's call of each program, in milliseconds: median and quartiles of the repeats.
 
     The programs take turns, and each turn begins with another of them, so that what slows the machine for
-    a while slows all of them, and none always follows the same one.
+    a while slows all of them. Between two of them is a pause, until the threads of the one before sleep, and
+    a call that is not measured.
     """
     names = list(programs)
     rounds = {}
@@ -59,6 +61,9 @@ def interleaved(programs: Mapping[str, Program], repeats: int, calls: int = CALL
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             program = programs[name]
+            # OpenMP's threads, for one, keep a core busy for milliseconds after a call.
+            time.sleep(_PAUSE)
+            program.seconds(1)
             seconds = sum(program.seconds(calls) for _ in range(rounds[name]))
             times[name].append(seconds / (rounds[name] * calls * program.layers) * 1e3)
     return {name: _summary(values) for name, values in times.items()}

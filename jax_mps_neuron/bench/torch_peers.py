@@ -134,6 +134,7 @@ def programs(mode: str, n: Neuron, inputs: Inputs) -> dict[str, Program]:
     rows.
     """
     torch = _torch()
+    torch.compiler.reset()  # which gives up on a function after so many forms of it
     g, bias = _tensor(inputs.g), _tensor(inputs.bias)
     xs = [_tensor(x) for x in (inputs.xs if mode in CHAINS else inputs.xs[:1])]
     a = _tensor(jnp.asarray(n.a, inputs.g.dtype)) if n.type is NeuronType.PRELU else np.asarray(n.a).item()
