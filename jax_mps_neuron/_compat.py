@@ -356,10 +356,10 @@ def vary_together(values: Any) -> list[Any]:
 
 
 def resharded_like(value: Any, other: Any) -> Any:
-    """A value sharded over explicit axes as another is."""
+    """A value sharded over explicit axes as another is, if that has any."""
     if not hasattr(jax, "typeof"):
         return value
     have, want = (jax.typeof(v) for v in (value, other))
-    if spec_of(have) == spec_of(want):
+    if spec_of(have) == spec_of(want) or want.sharding.mesh.empty:
         return value
     return jax.sharding.reshard(value, want.sharding)

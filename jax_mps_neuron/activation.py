@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from . import primitives, reference
 from ._compat import resharded_like, vary_together
-from .descriptor import FROM_Y, Neuron, NeuronType
+from .descriptor import FROM_Y, Neuron, NeuronType, parameters_of
 from .lowering import resolve
 from .operands import Operands, as_scalars, compute_dtype, prepare, prepare_gradient
 from .reference import NeuronGradient
@@ -136,13 +136,14 @@ def _wanted(perturbed: _Perturbed) -> dict[str, bool]:
     return dict(zip(Operands._fields, perturbed, strict=True))
 
 
-def _wanted_scalars(perturbed: _Perturbed) -> list[str]:
-    return [name for name in ("alpha", "a", "b", "c") if _wanted(perturbed)[name]]
+def _wanted_scalars(static: _Static, perturbed: _Perturbed) -> list[str]:
+    """Of alpha and what the type uses of a, b and c."""
+    return [name for name in ("alpha", *parameters_of(static.kind)) if _wanted(perturbed)[name]]
 
 
 def _keeps_y(static: _Static, perturbed: _Perturbed) -> bool:
     """Whether y is kept in x's place."""
-    return static.keeps_y and not _wanted_scalars(perturbed)
+    return static.keeps_y and not _wanted_scalars(static, perturbed)
 
 
 def _activate(static: _Static, o: Operands) -> Array:
@@ -188,7 +189,7 @@ def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array
             cotangents["bias"] = sums.pop(0)
         if wanted["slope"]:
             cotangents["slope"] = sums.pop(0)
-    if scalars := _wanted_scalars(perturbed):
+    if scalars := _wanted_scalars(static, perturbed):
         cotangents.update(_scalar_cotangents(static.kind, o, scalars, gradient))
     return tuple(
         None if cotangent is None else resharded_like(cotangent, getattr(o, name))

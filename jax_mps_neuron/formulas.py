@@ -32,7 +32,7 @@ class _Formula(NamedTuple):
 
 
 def _relu(z: Array, a: Array, b: Array, c: Array) -> Array:
-    return jnp.where(z >= 0, z, a * z)
+    return jnp.where(z >= 0, z, a * _negative(z))
 
 
 def _relu_derivative(z: Array, a: Array, b: Array, c: Array) -> Array:
@@ -55,7 +55,7 @@ def _negative(z: Array) -> Array:
 
 
 def _power(z: Array, a: Array, b: Array, c: Array) -> Array:
-    return jnp.power(a * z + b, c)
+    return special.power(a * z + b, c)
 
 
 def _base(c: Array) -> tuple[Array, Array, Array]:
@@ -68,7 +68,9 @@ def _base(c: Array) -> tuple[Array, Array, Array]:
 def _exponential(z: Array, a: Array, b: Array, c: Array) -> Array:
     natural, base, _ = _base(c)
     u = a * z + b
-    return jnp.where(natural, jnp.exp(u), jnp.power(base, u))
+    # The branch that is not taken sees a 0, as what overflows there makes NaN of a derivative.
+    of_e = jnp.exp(jnp.where(natural, u, 0.0))
+    return jnp.where(natural, of_e, jnp.power(base, jnp.where(natural, 0.0, u)))
 
 
 _FORMULAS: dict[NeuronType, _Formula] = {
@@ -159,7 +161,8 @@ def derivative(kind: NeuronType, z: Array, a: Array, b: Array, c: Array, *, coar
 
 
 def _tanh_derivative_of_value(y: Array, a: Array, b: Array, c: Array) -> Array:
-    t = jnp.where(a == 0, 0.0, y / jnp.where(a == 0, 1.0, a))
+    # y's rounding may have put it beyond a.
+    t = jnp.clip(jnp.where(a == 0, 0.0, y / jnp.where(a == 0, 1.0, a)), -1.0, 1.0)
     return (a * b) * ((1.0 - t) * (1.0 + t))
 
 

@@ -19,6 +19,9 @@ _ISA_ENVIRONMENT = "JAX_MPS_NEURON_ISA"
 NEURON = "jax_mps_neuron.neuron"
 NEURON_GRADIENT = "jax_mps_neuron.neuron_gradient"
 
+# As in kernels/cpu/ffi.cc.
+_ABI = 1
+
 _SYMBOLS = {NEURON: "jmn_neuron", NEURON_GRADIENT: "jmn_neuron_gradient"}
 
 
@@ -88,6 +91,8 @@ def _open() -> ctypes.CDLL:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
         raise _UnusableError(f"the native library does not load: {error}") from error
+    if not hasattr(lib, "jmn_abi") or lib.jmn_abi() != _ABI:
+        raise _UnusableError(f"the native library {path} is of another version than this package")
     lib.jmn_isa.restype = ctypes.c_char_p
     lib.jmn_current_isa.restype = ctypes.c_char_p
     return lib

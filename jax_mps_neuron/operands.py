@@ -139,6 +139,8 @@ def _channels(name: str, value: Any, x: Array) -> Array:
 def scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype[Any]) -> Array:
     """alpha or a parameter of that type in a dtype; raises unless it is one real number."""
     array: Any
+    if isinstance(value, int) and not isinstance(value, np.generic):
+        value = float(value)  # also one of more than 64 bits
     if isinstance(value, (numbers.Real, np.generic)) and not isinstance(value, complex):
         array = np.asarray(value)
     else:
@@ -148,5 +150,6 @@ def scalar(name: str, value: Any, kind: NeuronType, dtype: np.dtype[Any]) -> Arr
         raise ValueError(f"{name} has shape {array.shape}; it may be a scalar{hint}")
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise TypeError(f"{name} has dtype {array.dtype}; it may be a real number")
-    cast: Array = array.astype(dtype)
+    with np.errstate(over="ignore"):  # to infinity, as everywhere
+        cast: Array = array.astype(dtype)
     return cast

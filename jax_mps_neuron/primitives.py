@@ -174,8 +174,9 @@ def _neuron_aval(x, *operands, **parameters):
 
 
 @neuron_gradient_p.def_abstract_eval
-def _neuron_gradient_aval(*operands, **parameters):
-    return _avals(operands, **parameters)
+def _neuron_gradient_aval(gradient, x, *operands, **parameters):
+    data, *sums = _avals((gradient, x, *operands), **parameters)
+    return [data.update(weak_type=gradient.weak_type and x.weak_type), *sums]
 
 
 # Evaluation outside of jit

@@ -23,6 +23,7 @@ __all__ = [
     "gelu_derivative",
     "logistic_derivative",
     "normal_cdf",
+    "power",
     "softplus",
 ]
 
@@ -140,6 +141,7 @@ def normal_cdf(z: Array) -> Array:
 
 
 def _gelu_second_derivative(z: Array) -> Array:
+    z = jnp.clip(z, -40.0, 40.0)  # beyond which it is 0, and z^2 may be infinite
     return (2.0 - z * z) * normal_pdf(z)
 
 
@@ -156,6 +158,24 @@ def _gelu_derivative(z: Array, t: Array) -> Array:
     quotient = (_GELU_ZERO - jnp.abs(z)) * _horner(_GELU_DERIVATIVE, t)
     of_negative = jnp.exp(-0.5 * (z * z)) * quotient
     return jnp.where(z >= 0, 1.0 - of_negative, of_negative)
+
+
+@jax.custom_jvp
+def power(x: Array, y: Array) -> Array:
+    """x^y. Its derivative with respect to y is taken for 0 where x is not positive, and there is none.
+
+    So a y that is held still does not make NaN of derivatives with respect to x, of any order.
+    """
+    return jnp.power(x, y)
+
+
+@power.defjvp
+def _power_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, y), (dx, dy) = primals, tangents
+    result = power(x, y)
+    of_x = y * power(x, jnp.where(y == 0, 1.0, y - 1.0))
+    of_y = jnp.log(jnp.where(x > 0, x, 1.0)) * jnp.where(x > 0, result, 0.0)
+    return result, of_x * dx + of_y * dy
 
 
 # For 16-bit results on GPUs. XLA divides there in seven instructions, of which five care for quotients that

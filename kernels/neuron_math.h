@@ -288,6 +288,7 @@ struct TanhOfValue {
   template <typename T>
   NEURON_INLINE T derivative(T y, Parameters<T> p) {
     T t = select(p.a == T(0), T(0), y / p.a);
+    t = select(t > T(1), T(1), select(t < T(-1), T(-1), t));  // beyond a by y's rounding
     return p.a * p.b * ((T(1) - t) * (T(1) + t));
   }
 };

@@ -88,7 +88,7 @@ def df_of_value(kind, y, a, b, c):
     if kind is T.SIGMOID:
         return y * (1 - y)
     if kind is T.TANH:
-        return a * b * (1 - (y / a) ** 2)
+        return a * b * np.maximum(1 - (y / a) ** 2, 0)  # y may be rounded beyond a
     if kind is T.EXPONENTIAL:
         return a * y * (1 if c == -1 else np.log(c))
     raise AssertionError(kind)

@@ -337,6 +337,14 @@ def test_a_library_of_a_newer_ffi_is_not_registered():
     native._check_version(native.library())
 
 
+def test_a_library_of_another_version_is_not_used(monkeypatch, native_library):
+    monkeypatch.setattr(native, "_ABI", native._ABI + 1)
+    with pytest.raises(
+        native._UnusableError, match=r"libjax_mps_neuron\S+ is of another version than this package"
+    ):
+        native._open()
+
+
 WITHOUT_LIBRARY = """
 import sys, shutil, pathlib
 folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path({folder!r})

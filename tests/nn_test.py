@@ -289,3 +289,9 @@ def test_none_is_no_parameter(name):
             getattr(module, name)(jnp.ones(3), None)
         errors.append(error.type)
     assert errors[0] is errors[1]
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "relu", "softplus", "soft_sign", "elu"])
+def test_gradients_of_weak_types_are_weak(name):
+    ours, theirs = (jax.grad(getattr(module, name))(0.5) for module in (nn, jax.nn))
+    assert (jnp.bfloat16(1) * ours).dtype == (jnp.bfloat16(1) * theirs).dtype == jnp.bfloat16

@@ -149,3 +149,28 @@ def test_refuses_what_is_no_residual(residual):
             ValueError, match=r"(?s)residual is .* for TANH; it may be 'x', or 'y' for NONE"
         ):
             call(X, jmn.Neuron.tanh(), residual=residual)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_saturated_tanh_has_no_negative_slope(dtype, lowering):
+    """Where y was rounded beyond a."""
+    x = jnp.asarray([8.0, 20.0, -8.0, -20.0], dtype)
+    for a in np.linspace(0.1, 2.0, 97):
+
+        def total(x, a=a):
+            return jmn.neuron(x, jmn.Neuron.tanh(a, 0.6), lowering=lowering, residual="y").sum()
+
+        assert (jax.grad(total)(x) >= 0).all(), a
+
+
+def test_a_neuron_that_is_differentiated_along():
+    """Only parameters that the type uses need x."""
+
+    def loss(neuron, x):
+        return jmn.neuron(x, neuron, residual="y").sum()
+
+    for neuron, from_y in ((jmn.Neuron.sigmoid(), True), (jmn.Neuron.tanh(), False)):
+        program = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(neuron, X))
+        assert ("from_y=True" in program) == from_y
+        d, _ = jax.grad(loss, (0, 1))(neuron, X)
+        assert d.c == 0.0

@@ -188,6 +188,13 @@ def test_explicit_axes(name, lowering, explicit, expected, partitioner):
         assert all(len(shape) == 1 for shape in moved)
 
 
+def test_explicit_channels_beside_plain_vectors(explicit, expected):
+    """Bias and slopes that are on no mesh, as those of a model that is not sharded."""
+    x = jax.device_put(OPERANDS[0], NamedSharding(explicit, P("data", "model")))
+    results = jax.jit(gradients)(x, *map(jnp.asarray, OPERANDS[1:]))
+    equals(results, expected)
+
+
 def test_explicit_axes_outside_of_jit(explicit, expected):
     results = gradients(*explicitly(explicit, OPERANDS, (*EXPLICIT["rows"], ())))
     equals(results, expected)

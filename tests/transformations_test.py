@@ -286,3 +286,54 @@ def test_transpose_of_a_mapped_gradient():
     (transposed,) = jax.linear_transpose(linear, xs[0])(weights)
     slopes = jax.vmap(lambda x: jmn.neuron_gradient(jnp.ones_like(x), x, jmn.Neuron.gelu()).data)(xs)
     np.testing.assert_allclose(transposed, (slopes * weights).sum(0), rtol=1e-5, atol=1e-6)
+
+
+# Where a branch that is not taken, or a square, overflows
+
+
+def test_exponential_of_large_arguments(lowering):
+    """c^u is finite where e^u is not."""
+    x, neuron = jnp.asarray([100.0, 1.0, -3.0]), Neuron.exponential(1.0, 0.0, 1.5)
+
+    def total(x, neuron):
+        return jmn.neuron(x, neuron, lowering=lowering).sum()
+
+    of_x = np.float64(x)
+    d = jax.grad(total, 1)(x, neuron)
+    np.testing.assert_allclose(d.a, (of_x * np.log(1.5) * 1.5**of_x).sum(), 1e-4)
+    np.testing.assert_allclose(d.b, (np.log(1.5) * 1.5**of_x).sum(), 1e-4)
+    second = jax.grad(lambda x: jax.grad(total)(x, neuron).sum())(x)
+    np.testing.assert_allclose(second, np.log(1.5) ** 2 * 1.5**of_x, 1e-4)
+
+
+def test_powers_of_negative_bases(lowering):
+    """A fixed integer exponent makes no NaN of second derivatives; of one that moves there are none."""
+    x, scale = jnp.asarray([-1.0, -2.0, 3.0]), jnp.float32(1.5)
+
+    def total(alpha, x, c=3.0):
+        return jmn.neuron(x, Neuron.power(1.0, 0.0, c), alpha=alpha, lowering=lowering).sum()
+
+    plain = lambda alpha, x, c=3: ((alpha * x) ** c).sum()  # noqa: E731
+    for order in (jax.grad, lambda f: jax.grad(jax.grad(f)), jax.hessian):
+        np.testing.assert_allclose(order(total)(scale, x), order(plain)(scale, x), 1e-5)
+    positive = jnp.abs(x)
+    for order in (lambda f: jax.grad(f, 2), lambda f: jax.grad(jax.grad(f, 2), 2)):
+        exact = order(plain)(scale, positive, jnp.float32(2.5))
+        np.testing.assert_allclose(order(total)(scale, positive, jnp.float32(2.5)), exact, 1e-5)
+    assert jax.grad(total, 2)(scale, -positive, jnp.float32(2.0)) == 0.0  # there is none
+
+
+def test_gelu_of_numbers_whose_square_overflows(lowering):
+    def f(x):
+        return jmn.neuron(x, Neuron.gelu(), lowering=lowering)
+
+    for x in (1e20, -1e20, 50.0):
+        assert jax.grad(jax.grad(f))(x) == 0.0
+    assert jnp.isnan(jax.grad(jax.grad(f))(jnp.nan))
+
+
+def test_a_slope_beside_infinity(lowering):
+    x = jnp.asarray([jnp.inf, -1.0])
+    for make in (Neuron.relu, lambda a: Neuron.relun(a, 6.0)):
+        total = lambda a, make=make: jmn.neuron(x, make(a), lowering=lowering).sum()  # noqa: E731
+        assert jax.grad(total)(0.25) == -1.0

@@ -142,7 +142,8 @@ def table(group: Sequence[dict[str, Any]], sweep: bool = False) -> str:
         lines.append(_row([name, _milliseconds(median(cell, ours)), *ratios, *_last(cell, peers, step)]))
     if len(group) > 1 and not sweep:
         means = [_ratio(_geometric(c["ratios"].get(p) for c in group)) for p in peers]
-        shares = [] if step else ["", f"{_geometric(_share(c) for c in group if not _is_empty(c)):.0%}"]
+        full = [_share(c) for c in group if not _is_empty(c)]
+        shares = [] if step else ["", f"{_geometric(full):.0%}" if full else "\N{EN DASH}"]
         rest = [""] * len(last) if step else shares
         lines.append(_row(["geometric mean", "", *means, *rest]))
     return "\n".join(lines)

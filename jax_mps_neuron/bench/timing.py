@@ -47,8 +47,8 @@ def interleaved(programs: Mapping[str, Program], repeats: int, calls: int = CALL
     """Times of one layer's call of each program, in milliseconds: median and quartiles of the repeats.
 
     The programs take turns, and each turn begins with another of them, so that what slows the machine for
-    a while slows all of them. Between two of them is a pause, until the threads of the one before sleep, and
-    a call that is not measured.
+    a while slows all of them. Between two of them is a pause, until the threads of the one before sleep,
+    and a call that is not measured.
     """
     names = list(programs)
     rounds = {}

@@ -297,6 +297,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jmn_neuron_gradient, jax_mps_neuron::neuron_gradie
                                   .RemainingRets()
                                   .Attrs());
 
+// What the package's Python and this library agree on: one more with each change of operands, attributes or
+// functions. native.py has the same number.
+JMN_EXPORT int jmn_abi() { return 1; }
+
 // The FFI API this library speaks. jaxlib refuses a handler of a newer minor version than its own, and
 // its CPU backend with it, so the version is compared before anything is registered.
 JMN_EXPORT int jmn_ffi_api_major() { return XLA_FFI_API_MAJOR; }

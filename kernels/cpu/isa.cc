@@ -4,11 +4,19 @@
 #include <cstring>
 
 #if defined(__x86_64__) && defined(KERNELS_X86)
+#include <cpuid.h>
+
+// Conversions of halves, which __builtin_cpu_supports does not know everywhere.
+static bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 #define INSTRUCTION_SETS(X)                                                                        \
   X(avx512, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&             \
                 __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&        \
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))               \
-  X(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))                         \
+  X(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())           \
   X(baseline, true)
 #elif defined(__aarch64__)
 #define INSTRUCTION_SETS(X) X(neon, true)

@@ -61,9 +61,10 @@ NEURON_INLINE Pair operator*(Floats y, Pair t) {
 
 // k 2^t, for a k of 2^-60 to 2^60 and a t of at most 2^20.
 NEURON_INLINE Floats scaled_exp2(Pair k, Pair t) {
-  Floats shifted = min(254.0f, max(-252.0f, t.high)) + kRound;
+  Floats clamped = min(254.0f, max(-252.0f, t.high));  // 2^-252 and 2^254 are 0 and infinity, k times too
+  Floats shifted = clamped + kRound;
   Floats n = shifted - kRound;
-  Pair r = sum(t.high - n, t.low, 0.0f);
+  Pair r = sum(clamped - n, t.low, 0.0f);
   const Floats log2 = 0.6931472f, log2_low = -1.9046542e-09f;
   Pair z = product(r.high, log2);
   z.low = fma(r.low, log2, fma(r.high, log2_low, z.low));
