@@ -214,6 +214,8 @@ def _key(neuron: Neuron) -> tuple[Any, ...]:
 
 def by_value(parameter: Any) -> Any:
     """What equality and hash go by: 0.5, np.float32(0.5) and jnp.array(0.5) are one value."""
+    if isinstance(parameter, jax.core.Tracer):
+        return parameter  # JAX says what cannot be done with it
     if isinstance(parameter, (jax.Array, np.ndarray, np.generic, int, float)):
         array = np.asarray(parameter)
         if array.ndim == 0:

@@ -106,3 +106,19 @@ def test_unknown_type():
         Neuron(16)
     with pytest.raises(ValueError, match="type is 'gelu'"):
         Neuron("gelu")
+
+
+def test_traced_parameters_have_no_equality():
+    """JAX's own errors, not one about NumPy's arrays."""
+
+    @jax.jit
+    def compare(a):
+        neuron = Neuron.elu(a)
+        assert neuron == neuron
+        with pytest.raises(jax.errors.TracerBoolConversionError):
+            assert neuron == Neuron.elu(1.0)
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(neuron)
+        return a
+
+    compare(2.0)
