@@ -52,20 +52,16 @@ OF_VALUE(13, NaturalExponentialOfValue)
 constexpr int kBlock = 16;
 template <typename Op>
 constexpr bool in_blocks = false;
-template <>
-constexpr bool in_blocks<Sigmoid> = true;
-template <>
-constexpr bool in_blocks<Tanh> = true;
-template <>
-constexpr bool in_blocks<Softplus> = true;
-template <>
-constexpr bool in_blocks<Elu> = true;
-template <>
-constexpr bool in_blocks<PowerBy<CoarsePow>> = true;
-template <>
-constexpr bool in_blocks<NaturalExponential> = true;
-template <>
-constexpr bool in_blocks<Gelu> = true;
+#define IN_BLOCKS(...) \
+  template <>          \
+  [[maybe_unused]] constexpr bool in_blocks<__VA_ARGS__> = true;
+IN_BLOCKS(Sigmoid)
+IN_BLOCKS(Tanh)
+IN_BLOCKS(Softplus)
+IN_BLOCKS(Elu)
+IN_BLOCKS(PowerBy<CoarsePow>)
+IN_BLOCKS(NaturalExponential)
+IN_BLOCKS(Gelu)
 
 // Power in float32 with an f' in pairs of floats, the factor a c within, so that it is rounded once.
 #if defined(CPU_PAIRS)
@@ -89,8 +85,8 @@ struct PowerInPairs : Power {
   }
 #endif
 };
-template <>
-constexpr bool in_blocks<PowerInPairs> = true;
+IN_BLOCKS(PowerInPairs)
+#undef IN_BLOCKS
 
 // What is the same for a whole matrix, in every lane.
 struct Scalars {
@@ -325,7 +321,7 @@ void gradient_as(const Strip& s) {
 
 // Whether pairs of floats do: for exponents for which log2's error does not show, and factors that nothing is scaled
 // out of range with.
-bool pairs_do(const Strip& s) {
+[[maybe_unused]] bool pairs_do(const Strip& s) {
   const Number* p = static_cast<const Number*>(s.scalars) + 1;
   const Number factor = std::fabs(p[0] * p[2]);
   return std::fabs(p[2] - 1) <= 16 && factor >= Number(0x1p-60) && factor <= Number(0x1p60);
