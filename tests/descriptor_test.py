@@ -117,8 +117,6 @@ def test_traced_parameters_have_no_equality():
         assert neuron == neuron
         with pytest.raises(jax.errors.TracerBoolConversionError):
             assert neuron == Neuron.elu(1.0)
-        with pytest.raises(TypeError, match="unhashable"):
-            hash(neuron)
         return a
 
     compare(2.0)
