@@ -45,9 +45,9 @@ def neuron(
         (`set_default_lowering`, which says what each is).
       residual: what is kept for the backward pass. "x" is exact over the whole range. "y", for NONE,
         LINEAR, SIGMOID, TANH and EXPONENTIAL, is what the next layer keeps anyway, so that a training step
-        takes one array less of memory; f' is then as precise as y is, to some 1e-7 of its largest value in
-        float32, and 0 where y was rounded to a bound of f. Gradients of alpha, a, b or c need x, and keep
-        it.
+        takes one array less of memory; f' is then as precise as y is, a sigmoid's and a tanh's to 4e-7 of
+        its largest value in float32, and 0 where y was rounded to a bound of f. Gradients of alpha, a, b
+        or c need x, and keep it.
 
     Returns:
       y, of x's shape and dtype.
@@ -138,7 +138,8 @@ def _wanted(perturbed: _Perturbed) -> dict[str, bool]:
 
 def _wanted_scalars(static: _Static, perturbed: _Perturbed) -> list[str]:
     """Of alpha and what the type uses of a, b and c."""
-    return [name for name in ("alpha", *parameters_of(static.kind)) if _wanted(perturbed)[name]]
+    wanted = _wanted(perturbed)
+    return [name for name in ("alpha", *parameters_of(static.kind)) if wanted[name]]
 
 
 def _keeps_y(static: _Static, perturbed: _Perturbed) -> bool:

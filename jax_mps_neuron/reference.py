@@ -130,7 +130,7 @@ def backward(
     tied = apart and coarse
 
     def slopes(gradient: Array, x: Array) -> tuple[Array, Array, Array, Array]:
-        z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes, is_y=from_y)
+        z, alpha, parameters = _argument(x, scalars, bias, slope, matrix_axes, from_y=from_y)
         g = gradient.astype(z.dtype)
         if tied:
             # z, but needing g: the compiler would read g only after computing f', and wait once more.
@@ -160,9 +160,9 @@ def _argument(
     slope: Array | None,
     matrix_axes: int,
     *,
-    is_y: bool = False,
+    from_y: bool = False,
 ) -> tuple[Array, Array, tuple[Array, Array, Array]]:
-    """z (or x if that is y), alpha and (a, b, c), broadcast against x: [*matrices, ..., channels]."""
+    """z (or x, from y), alpha and (a, b, c), broadcast against x: [*matrices, ..., channels]."""
 
     def by_matrix(v: Array) -> Array:
         """[*matrices, *rest] with as many axes as x, the rest last."""
@@ -171,7 +171,7 @@ def _argument(
 
     alpha, a, b, c = (by_matrix(lax.index_in_dim(scalars, i, -1, keepdims=False)) for i in range(4))
     z = x.astype(compute_dtype(x))
-    if not is_y:
+    if not from_y:
         z = alpha * z
         if bias is not None:
             z = z + by_matrix(bias)

@@ -1,10 +1,10 @@
 """The special functions behind the formulas, in operations that every XLA plugin legalizes.
 
-Only arithmetic, comparisons, select, abs, exp, logistic and tanh: the older Metal plugins know neither
-erfc nor log1p nor expm1. Each is accurate to a few units in the last place over the whole range, and each
-has its derivative as a rule, so that every higher derivative is as accurate as the first. float64, which no
-such plugin has, uses JAX's own. The ``coarse_`` functions are for 16-bit results on GPUs, and use more
-operations.
+Only arithmetic, comparisons, select, abs, min, max, exp, log, pow, logistic and tanh: the older Metal
+plugins know neither erfc nor log1p nor expm1. Each is accurate to a few units in the last place over the
+whole range, and each has its derivative as a rule, so that every higher derivative is as accurate as the
+first. float64, which no such plugin has, uses JAX's own. The ``coarse_`` functions are for 16-bit results
+on GPUs, and use more operations.
 """
 
 from __future__ import annotations

@@ -61,12 +61,13 @@ def test_step_that_keeps_y(kind):
 
         twin = {T.SIGMOID: nn.sigmoid, T.TANH: nn.tanh}[kind]
         for activation in (keeping_y, lambda x, n, bias, twin=twin: twin(x + bias)):
-            more = peak(None, kind, "float32", activation) - theirs
+            more = peak(activation, kind, "float32") - theirs
             assert more <= 0.125 * ROWS * CHANNELS * 4, lowering
 
 
-def peak(peer, kind, dtype, activation=None):
+def peak(activation, kind, dtype):
+    """That of a step, of an activation or the peer of that name."""
     n = NEURONS[kind]
     x = jnp.zeros((ROWS, CHANNELS // 16), dtype)
-    step = training.step(activation or peers.activations(kind, "cpu")[peer], n)
+    step = training.step(peers.activations(kind, "cpu").get(activation, activation), n)
     return training.peak_memory(step.lower(training.weights(n, CHANNELS, dtype), x).compile())

@@ -122,6 +122,17 @@ def test_no_worse_than_what_autodiff_has_from_y(lowering_of, native_library):
         assert errors[0].mean() <= 1.05 * errors[1].mean(), name
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 4e-7), ("float16", 1e-3), ("bfloat16", 8e-3)])
+def test_the_error_that_is_documented(dtype, bound, lowering):
+    """Of the largest f', over the whole of both functions: docs/parameters.md."""
+    x = jnp.linspace(-20.0, 20.0, 200_001).astype(dtype)
+    for neuron, largest in ((jmn.Neuron.sigmoid(), 0.25), (jmn.Neuron.tanh(), 1.0)):
+        _, pull = jax.vjp(lambda x, n=neuron: jmn.neuron(x, n, lowering=lowering, residual="y"), x)
+        (slope,) = pull(jnp.ones_like(x))
+        exact = apple.df(neuron.type, np.float64(x), 1.0, 1.0, 0.0)
+        assert np.abs(np.float64(slope) - exact).max() <= bound * largest
+
+
 def test_edges(lowering):
     def slope(x, *parameters):
         neuron = jmn.Neuron.tanh(*parameters) if parameters else jmn.Neuron.sigmoid()

@@ -38,17 +38,17 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     try:
         results = [load(path) for path in arguments.show] if arguments.show else [_measure(arguments)]
+        for result in results:
+            print(text(result))
+        if arguments.json:
+            _write(results[0], arguments.json)
+        if arguments.plot:
+            from .plots import draw
+
+            draw(results, arguments.plot)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    for result in results:
-        print(text(result))
-    if arguments.json:
-        _write(results[0], arguments.json)
-    if arguments.plot:
-        from .plots import draw
-
-        draw(results, arguments.plot)
     return 0
 
 

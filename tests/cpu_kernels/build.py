@@ -44,15 +44,19 @@ def problem(toolchain: dict[str, Any]) -> str:
     return f"not installed here: {', '.join(missing)}" if missing else ""
 
 
-def build(folder: Path, toolchain: dict[str, Any], *options: str) -> None:
-    """Builds the whole library in `folder`, and the driver."""
+def build(
+    folder: Path, toolchain: dict[str, Any], *options: str, source: Path = HERE / "driver.cc"
+) -> Path:
+    """Builds the whole library in `folder`, and a program of its kernels, by default the driver."""
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), f"-DXLA_FFI_INCLUDE_DIR={ffi.include_dir()}"]
     compiler = f"-DCMAKE_CXX_COMPILER={toolchain['compiler']}"
     _run(*configure, compiler, *toolchain["options"], *options)
     _run("cmake", "--build", str(folder), "--parallel", "2")
     objects = sorted(str(o) for o in folder.rglob("*.cc.o") if not o.name.startswith("ffi"))
-    driver = [str(HERE / "driver.cc"), f"-I{ROOT}", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
-    _run(toolchain["compiler"], *driver, *objects, "-pthread", "-static", "-o", str(folder / "driver"))
+    program = folder / source.stem
+    compile_options = [str(source), f"-I{ROOT}", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
+    _run(toolchain["compiler"], *compile_options, *objects, "-pthread", "-static", "-o", str(program))
+    return program
 
 
 def _run(*command: str) -> None:
