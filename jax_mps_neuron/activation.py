@@ -45,7 +45,7 @@ def neuron(
         (`set_default_lowering`, which says what each is).
       residual: what is kept for the backward pass. "x" is exact over the whole range. "y", for NONE,
         LINEAR, SIGMOID, TANH and EXPONENTIAL, is what the next layer keeps anyway, so that a training step
-        takes one array less of memory; f' is then as precise as y is, a sigmoid's and a tanh's to 4e-7 of
+        takes one array less of memory; f' is then as precise as y is, a sigmoid's and a tanh's to 6e-7 of
         its largest value in float32, and 0 where y was rounded to a bound of f. Gradients of alpha, a, b
         or c need x, and keep it.
 
