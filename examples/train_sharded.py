@@ -102,6 +102,10 @@ def train(mesh: Mesh, data: tuple[np.ndarray, ...], epochs: int) -> Run:
     start = time.perf_counter()
     for x, y in tqdm(batches(x_train, y_train, epochs), f"mesh {name}", steps, unit="step"):
         parameters, state, value = compiled(parameters, state, *put(x, y))
+        if jax.default_backend() == "cpu":
+            # With several steps under way and fewer cores than devices, XLA's collectives on the CPU wait
+            # for threads that wait for them, whatever the route, and end the process after a minute.
+            value.block_until_ready()
         values.append(value)
     losses = np.asarray(jax.device_get(values))
     seconds = time.perf_counter() - start
