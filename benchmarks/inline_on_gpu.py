@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.bench import PLAIN, neuron_for, shape_argument, type_argument
+from jax_mps_neuron._tools.bench import PLAIN, neuron_for, shape_argument, type_argument
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import apple

@@ -30,8 +30,8 @@ import zoo  # noqa: E402
 from metal_host.build import kernels_of  # noqa: E402
 
 from jax_mps_neuron import NeuronType, metal  # noqa: E402
-from jax_mps_neuron.bench import neuron_for  # noqa: E402
-from jax_mps_neuron.metal.kernel import DTYPES, SUM_NAME  # noqa: E402
+from jax_mps_neuron._metal.source import DTYPES, SUM_NAME  # noqa: E402
+from jax_mps_neuron._tools.bench import neuron_for  # noqa: E402
 
 ROWS, CHANNELS = 65536, 4096
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.metal import device
+from jax_mps_neuron._metal import device
 
 DEPTHS = (1, 2, 4, 8, 16)
 

@@ -28,10 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax_mps_neuron.collectives import collectives
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.collectives import collectives
-from jax_mps_neuron.lowering import route
+from jax_mps_neuron._lowering.rules import route
 
 TURNS, STEPS, COMPARED = 5, 10, 5
 RATE = 0.02

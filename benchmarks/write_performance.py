@@ -13,9 +13,9 @@ import re
 import sys
 from pathlib import Path
 
-from jax_mps_neuron.bench.plots import draw
-from jax_mps_neuron.bench.report import groups, load, summary, table
-from jax_mps_neuron.themes import THEMES
+from jax_mps_neuron._tools.bench.plots import draw
+from jax_mps_neuron._tools.bench.report import groups, load, summary, table
+from jax_mps_neuron._tools.themes import THEMES
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, PICTURES = ROOT / "benchmarks/results", ROOT / "docs/performance.md", ROOT / "docs/img"

@@ -1,17 +1,17 @@
 """The gradient of a neuron activation, as Apple's MPSMatrixNeuronGradient defines it, for JAX."""
 
 from . import metal, nn, reference
-from .activation import neuron, neuron_gradient
-from .dense import fully_connected
-from .descriptor import Neuron, NeuronType
-from .lowering import set_default_lowering
+from ._core.descriptor import Neuron, NeuronType
+from ._core.results import NeuronGradient
+from ._lowering.routes import set_default_lowering
+from ._ops.activation import neuron, neuron_gradient
+from ._ops.dense import fully_connected
 from .matrix import (
     MatrixFullyConnected,
     MatrixFullyConnectedGradient,
     MatrixNeuron,
     MatrixNeuronGradient,
 )
-from .reference import NeuronGradient
 
 __version__ = "0.1.0"
 

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
-from jax_mps_neuron import Neuron, NeuronType, native
-from jax_mps_neuron.bench import modes, neuron_for, peers, torch_peers, training
-from jax_mps_neuron.bench.floors import floors, is_floor
-from jax_mps_neuron.bench.report import bandwidth
-from jax_mps_neuron.bench.timing import Program, interleaved
-from jax_mps_neuron.cli import main
-from jax_mps_neuron.themes import THEMES
+from jax_mps_neuron import Neuron, NeuronType
+from jax_mps_neuron._lowering import native
+from jax_mps_neuron._tools.bench import modes, neuron_for, peers, torch_peers, training
+from jax_mps_neuron._tools.bench.floors import floors, is_floor
+from jax_mps_neuron._tools.bench.report import bandwidth
+from jax_mps_neuron._tools.bench.timing import Program, interleaved
+from jax_mps_neuron._tools.cli import main
+from jax_mps_neuron._tools.themes import THEMES
 
 SHAPE = (16, 8)
 T = NeuronType
@@ -100,7 +101,7 @@ def test_sweep(bench, capsys, tmp_path):
 
 
 def test_pictures_show_what_is_cut(bench, tmp_path):
-    draw = pytest.importorskip("jax_mps_neuron.bench.plots").draw
+    draw = pytest.importorskip("jax_mps_neuron._tools.bench.plots").draw
     result, _ = bench(
         "--quick", "--modes", "chain", "--types", "none", "relu", "--peers", "XLA", "--repeats", "1"
     )
@@ -198,8 +199,8 @@ def chain_of(name, kind, dtype="float32"):
 @pytest.mark.parametrize("kind", [T.NONE, T.LINEAR, T.RELU, T.GELU])
 @pytest.mark.parametrize("name", [peers.CUSTOM_CALL, peers.INLINE, peers.XLA])
 def test_layers_of_a_chain_stay_apart(name, kind, dtype):
-    if name == peers.CUSTOM_CALL and native.problem():
-        pytest.skip(f"no custom call: {native.problem()}")
+    if name == peers.CUSTOM_CALL and native.unavailable_reason():
+        pytest.skip(f"no custom call: {native.unavailable_reason()}")
     chain, arguments = chain_of(name, kind, dtype)
     if not hasattr(chain, "lower"):
         pytest.skip("in this version of JAX each layer is a program of its own")

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
-from jax_mps_neuron import NeuronType, native, plot
-from jax_mps_neuron.cli import main
-from jax_mps_neuron.metal import device as metal_device
+from jax_mps_neuron import NeuronType
+from jax_mps_neuron._lowering import native
+from jax_mps_neuron._metal import device as metal_device
+from jax_mps_neuron._tools import plot
+from jax_mps_neuron._tools.cli import main
 
 
 def test_doctor(capsys):
@@ -22,13 +24,13 @@ def test_doctor(capsys):
     assert "16 neuron types agree" in text
     assert "default lowering: auto" in text
     routes = dict(line.split()[:2] for line in text.splitlines() if len(line.split()) > 2)
-    assert routes["cpu"] == ("inline" if native.problem() else "custom_call")
+    assert routes["cpu"] == ("inline" if native.unavailable_reason() else "custom_call")
     assert routes["METAL"] == routes["cuda"] == routes["tpu"] == "inline"
-    assert (native.problem() or native.isa()) in text
+    assert (native.unavailable_reason() or native.isa()) in text
 
 
 def test_doctor_sees_a_wrong_kernel(capsys, monkeypatch):
-    from jax_mps_neuron import doctor
+    from jax_mps_neuron._tools import doctor
 
     monkeypatch.setattr(doctor, "neuron", lambda x, n, bias: doctor.reference.neuron(x, n, bias) + 1e-3)
     assert main(["doctor"]) == 1

@@ -10,9 +10,8 @@ from devices import mesh_of
 from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from sharding_manual_test import shard_map
-
 from jax_mps_neuron.collectives import Collective, collectives
+from sharding_manual_test import shard_map
 
 MESH = mesh_of(4, 2)
 PROGRAMS = {

@@ -23,9 +23,10 @@ except AttributeError:  # before 0.8
 
 from metal_host import build
 
-from jax_mps_neuron import native, primitives
-from jax_mps_neuron._compat import ffi
-from jax_mps_neuron.metal import device as metal_device
+from jax_mps_neuron._compat.ffi import ffi
+from jax_mps_neuron._lowering import native
+from jax_mps_neuron._metal import device as metal_device
+from jax_mps_neuron._ops import primitives
 
 DTYPES = ["float32", "float16", "bfloat16", "float64"]
 
@@ -47,8 +48,8 @@ def assert_close(actual, expected, dtype: str | None = None, factor: float = 1.0
 
 def pytest_sessionstart():
     """JAX_MPS_NEURON_REQUIRE_NATIVE makes what would skip half of the tests a failure."""
-    if os.environ.get("JAX_MPS_NEURON_REQUIRE_NATIVE") and native.problem():
-        pytest.exit(f"the native library is required, but {native.problem()}", returncode=1)
+    if os.environ.get("JAX_MPS_NEURON_REQUIRE_NATIVE") and native.unavailable_reason():
+        pytest.exit(f"the native library is required, but {native.unavailable_reason()}", returncode=1)
 
 
 @pytest.fixture(params=DTYPES)
@@ -63,16 +64,16 @@ def dtype(request):
 
 @pytest.fixture(params=["custom_call", "inline"])
 def lowering(request):
-    if request.param == "custom_call" and native.problem():
-        pytest.skip(f"no custom call: {native.problem()}")
+    if request.param == "custom_call" and native.unavailable_reason():
+        pytest.skip(f"no custom call: {native.unavailable_reason()}")
     return request.param
 
 
 @pytest.fixture
 def native_library():
     """The loaded library; the tests that need it are skipped without it."""
-    if native.problem():
-        pytest.skip(f"no native library: {native.problem()}")
+    if native.unavailable_reason():
+        pytest.skip(f"no native library: {native.unavailable_reason()}")
     return native.library()
 
 

@@ -23,7 +23,8 @@ from accuracy_test import DENSE, POINTS, WORSE, check_bounds, check_no_worse, fu
 from conftest import DTYPES, assert_close
 from cpu_kernels import build
 
-from jax_mps_neuron import Neuron, NeuronType, native
+from jax_mps_neuron import Neuron, NeuronType
+from jax_mps_neuron._lowering import native
 
 TOOLCHAINS = {"host": build.HOST, "sse4": build.NEHALEM, "aarch64": build.AARCH64}
 
@@ -67,7 +68,7 @@ def machine(request, machines):
 
 def test_instruction_sets(machine):
     found = list(machine.kernels)
-    if machine.name == "host" and not native.problem():
+    if machine.name == "host" and not native.unavailable_reason():
         assert found == native.isas()
     if machine.name == "sse4":
         assert found == ["baseline"]

@@ -14,7 +14,7 @@ from conftest import assert_close, draw, x64
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron
-from jax_mps_neuron.bench import PLAIN
+from jax_mps_neuron._tools.bench import PLAIN
 
 X, W, BIAS, G = draw(0, (6, 4)), draw(1, (4, 5)), draw(2, (5,), scale=0.5), draw(3, (6, 5))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import native
+from jax_mps_neuron._lowering import native
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -38,7 +38,7 @@ def check(accuracy, slopes, forward, x):
     assert accuracy > 0.85  # a tenth of it by chance
     assert np.abs(np.asarray(slopes) - 0.25).max() > 1e-3
     text = jax.jit(jax.grad(lambda x: forward(x).sum())).lower(x).as_text()
-    if not native.problem():
+    if not native.unavailable_reason():
         assert text.count("@jax_mps_neuron.neuron_gradient(") == 2  # a GELU and a PReLU
 
 

@@ -17,8 +17,10 @@ import zoo
 from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import native, primitives, reference
-from jax_mps_neuron.lowering import route
+from jax_mps_neuron import reference
+from jax_mps_neuron._lowering import native
+from jax_mps_neuron._lowering.rules import route
+from jax_mps_neuron._ops import primitives
 
 GELU = jmn.Neuron.gelu()
 FORWARD, GRADIENT = "@jax_mps_neuron.neuron(", "@jax_mps_neuron.neuron_gradient("
@@ -44,7 +46,7 @@ X, G, B = draw(0, (6, 4)), draw(1, (6, 4)), draw(2, (4,))
 
 
 def test_routes():
-    assert route("cpu")[0] == ("inline" if native.problem() else "custom_call")
+    assert route("cpu")[0] == ("inline" if native.unavailable_reason() else "custom_call")
     for platform in ("METAL", "mtl", "cuda", "tpu"):
         assert route(platform)[0] == "inline"
         assert route(platform, "custom_call")[0] == "custom_call"
@@ -315,7 +317,7 @@ def test_a_program_of_another_default_is_never_served(name, default_lowering):
         assert is_custom_call(traced.lower(lowering_platforms=("METAL",)).as_text()) is wanted
         assert f"lowering={default}" in str(jax.make_jaxpr(function)(X))
         results.append(
-            np.asarray(function(X)) if default != "custom_call" or not native.problem() else None
+            np.asarray(function(X)) if default != "custom_call" or not native.unavailable_reason() else None
         )
     for result in results[1:]:
         if result is not None:
@@ -361,7 +363,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 
 
 def test_environment_variable():
-    code = "import jax_mps_neuron.lowering as l; print(l.resolve(None))"
+    code = "import jax_mps_neuron._lowering.rules as l; print(l.resolve(None))"
     assert run_python(code).stdout.strip() == "auto"
     assert run_python(code, JAX_MPS_NEURON_LOWERING="inline").stdout.strip() == "inline"
     wrong = run_python(code, JAX_MPS_NEURON_LOWERING="metl")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 import pytest
 
-from jax_mps_neuron import Neuron, NeuronType, native, neuron, nn
-from jax_mps_neuron.bench import peers, training
+from jax_mps_neuron import Neuron, NeuronType, neuron, nn
+from jax_mps_neuron._lowering import native
+from jax_mps_neuron._tools.bench import peers, training
 
 T = NeuronType
 ROWS, CHANNELS = 1024, 256
@@ -44,7 +45,7 @@ def allowed(name: str, kind: NeuronType, dtype: str) -> int:
 def test_step(kind, dtype):
     activation = ROWS * CHANNELS * jnp.dtype(dtype).itemsize
     theirs = peak(peers.JAX_NN, kind, dtype)
-    for name in (peers.INLINE, *(() if native.problem() else (peers.CUSTOM_CALL,))):
+    for name in (peers.INLINE, *(() if native.unavailable_reason() else (peers.CUSTOM_CALL,))):
         more = (peak(name, kind, dtype) - theirs) / activation
         # Sums and scalars, which have no rows, are arrays too.
         assert more <= allowed(name, kind, dtype) * training.BLOCKS + 0.125, name
@@ -54,7 +55,7 @@ def test_step(kind, dtype):
 def test_step_that_keeps_y(kind):
     """No higher than with jax.nn."""
     theirs = peak(peers.JAX_NN, kind, "float32")
-    for lowering in ("inline", *(() if native.problem() else ("custom_call",))):
+    for lowering in ("inline", *(() if native.unavailable_reason() else ("custom_call",))):
 
         def keeping_y(x, n, bias, lowering=lowering):
             return neuron(x, n, bias, lowering=lowering, residual="y")

@@ -11,9 +11,10 @@ import sys
 
 import pytest
 
-from jax_mps_neuron import NeuronType, doctor
-from jax_mps_neuron.metal import Device, compare
-from jax_mps_neuron.metal.device import default_device, problem
+from jax_mps_neuron import NeuronType
+from jax_mps_neuron._metal.device import default_device, problem
+from jax_mps_neuron._tools import compare, doctor
+from jax_mps_neuron.metal import Device
 
 # Of the largest result: Apple's exp, log, pow and tanh are of its own precision.
 TOLERANCE = {"float32": 1e-4, "float16": 5e-3}

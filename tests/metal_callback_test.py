@@ -12,7 +12,8 @@ import zoo
 from conftest import assert_close, draw, x64
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.metal import MetalError, device
+from jax_mps_neuron._metal import device
+from jax_mps_neuron.metal import MetalError
 
 GELU = jmn.Neuron.gelu()
 

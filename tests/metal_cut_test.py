@@ -11,8 +11,8 @@ from conftest import draw, x64
 from staged import TANH, B, W, X, assert_same, layer, loss
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.metal import device
-from jax_mps_neuron.metal.cut import cut
+from jax_mps_neuron._metal import device
+from jax_mps_neuron._staging.cut import cut
 
 
 def test_calls_in_calls_are_cut(launches):

@@ -13,8 +13,10 @@ import zoo
 from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import NeuronType, primitives
-from jax_mps_neuron.metal import Device, pipelines
+from jax_mps_neuron import NeuronType
+from jax_mps_neuron._metal import pipelines
+from jax_mps_neuron._ops import primitives
+from jax_mps_neuron.metal import Device
 
 ALPHA = 1.25
 

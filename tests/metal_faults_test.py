@@ -12,8 +12,9 @@ from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import NeuronType
-from jax_mps_neuron.metal import Device, Kernel, MetalError, pipelines
-from jax_mps_neuron.metal.device import problem
+from jax_mps_neuron._metal import pipelines
+from jax_mps_neuron._metal.device import problem
+from jax_mps_neuron.metal import Device, Kernel, MetalError
 
 
 def test_without_metal(monkeypatch):

@@ -14,8 +14,8 @@ import pytest
 from metal_host import build
 
 from jax_mps_neuron import NeuronType, metal
-from jax_mps_neuron.descriptor import FROM_Y
-from jax_mps_neuron.metal.kernel import DTYPES
+from jax_mps_neuron._core.descriptor import FROM_Y
+from jax_mps_neuron._metal.source import DTYPES
 
 LINT = Path(__file__).parent / "metal_lint"
 

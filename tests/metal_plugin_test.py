@@ -19,9 +19,9 @@ import pytest
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import metal
-from jax_mps_neuron.lowering import route
-from jax_mps_neuron.metal import plugin
-from jax_mps_neuron.native import NEURON, NEURON_GRADIENT
+from jax_mps_neuron._lowering.native import NEURON, NEURON_GRADIENT
+from jax_mps_neuron._lowering.rules import route
+from jax_mps_neuron._plugins import targets as plugin
 
 sys.path.insert(0, str(Path(__file__).parent / "metal_plugin"))
 import wrapper

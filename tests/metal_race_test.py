@@ -11,7 +11,7 @@ import pytest
 from metal_host import build
 
 from jax_mps_neuron import NeuronType, metal
-from jax_mps_neuron.metal.kernel import SUM_NAME
+from jax_mps_neuron._metal.source import SUM_NAME
 
 HOST = Path(__file__).parent / "metal_host"
 

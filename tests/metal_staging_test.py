@@ -16,7 +16,8 @@ from conftest import assert_close, draw
 from staged import TANH, B, W, X, assert_same, layer, loss
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.metal import MetalError, device
+from jax_mps_neuron._metal import device
+from jax_mps_neuron.metal import MetalError
 
 # What jit takes and returns
 
@@ -233,7 +234,7 @@ import warnings
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import jax_mps_neuron as jmn
-from jax_mps_neuron.metal import device
+from jax_mps_neuron._metal import device
 
 launches = []
 def execute(name, operands, **params):

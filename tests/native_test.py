@@ -17,7 +17,7 @@ from lowering_test import run_python
 from neuron_test import check_values_and_gradients
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import native
+from jax_mps_neuron._lowering import native
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
@@ -351,9 +351,9 @@ folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path({folde
 sys.meta_path = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]
 sys.path.insert(0, str(folder))
 import numpy as np, jax, jax_mps_neuron as jmn
-from jax_mps_neuron import native
+from jax_mps_neuron._lowering import native
 assert pathlib.Path(jmn.__file__).parent.parent == folder, jmn.__file__
-print(native.problem())
+print(native.unavailable_reason())
 x = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
 grad = jax.jit(jax.grad(lambda x, b: jmn.neuron(x, jmn.Neuron.gelu(), b).sum(), (0, 1)))
 assert "custom_call" not in grad.lower(x, x[0]).as_text()

@@ -11,7 +11,7 @@ import zoo
 from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.bench import PLAIN
+from jax_mps_neuron._tools.bench import PLAIN
 
 # Ranks 0 to 4; ragged, wide, long and empty.
 SHAPES = [(), (37,), (0,), (5, 3), (257, 1), (4, 0), (3, 5, 37), (2, 3, 0, 7), (7, 2500)]

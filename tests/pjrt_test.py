@@ -8,10 +8,12 @@ import warnings
 
 import pytest
 
-from jax_mps_neuron import doctor, metal
-from jax_mps_neuron.lowering import route
-from jax_mps_neuron.metal import pjrt, plugin
-from jax_mps_neuron.native import NEURON, NEURON_GRADIENT
+from jax_mps_neuron import metal
+from jax_mps_neuron._lowering.native import NEURON, NEURON_GRADIENT
+from jax_mps_neuron._lowering.rules import route
+from jax_mps_neuron._plugins import table as pjrt
+from jax_mps_neuron._plugins import targets as plugin
+from jax_mps_neuron._tools import doctor
 
 HANDLERS = {NEURON: 11, NEURON_GRADIENT: 12}
 LAYOUTS, FFI = 4, 5
@@ -174,7 +176,7 @@ def test_registration(use, monkeypatch):
 
 
 def test_a_capsule_is_a_handler(use, monkeypatch):
-    from jax_mps_neuron._compat import ffi
+    from jax_mps_neuron._compat.ffi import ffi
 
     monkeypatch.setattr(plugin, "_compile_error", lambda platform: "")
     table = Table()

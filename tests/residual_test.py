@@ -12,7 +12,7 @@ from conftest import assert_close, draw
 from jax import lax
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.descriptor import FROM_Y
+from jax_mps_neuron._core.descriptor import FROM_Y
 
 NAMES = ["sigmoid", "tanh", "exponential", "exponential_base"]
 X, BIAS, GRADIENT = draw(0, (5, 37)), draw(1, (37,), scale=0.5), draw(2, (5, 37))

@@ -12,10 +12,10 @@ from devices import DEVICES
 from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax_mps_neuron.collectives import collectives
 from sharding_test import MESH, call_shapes, equals, is_sharded, partitioner, put
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron.collectives import collectives
 
 try:
     from jax import shard_map

@@ -17,10 +17,10 @@ from devices import DEVICES, mesh_of
 from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax_mps_neuron.collectives import collectives
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import partition
-from jax_mps_neuron.collectives import collectives
+from jax_mps_neuron._lowering import partition
 
 pytestmark = pytest.mark.usefixtures("native_library")
 

@@ -11,7 +11,7 @@ from conftest import x64
 from scipy.stats import norm
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import formulas, special
+from jax_mps_neuron._core import formulas, special
 
 GELU = jmn.NeuronType.GELU
 

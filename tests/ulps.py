@@ -29,9 +29,10 @@ import numpy as np
 import zoo
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import Neuron, native
+from jax_mps_neuron import Neuron
 from jax_mps_neuron import NeuronType as T
-from jax_mps_neuron.bench import PLAIN
+from jax_mps_neuron._lowering import native
+from jax_mps_neuron._tools.bench import PLAIN
 
 CHANNELS = 8
 

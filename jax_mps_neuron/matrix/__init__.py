@@ -1,7 +1,7 @@
 """Apple's four classes of matrix kernels with neurons, in functional form."""
 
-from .fully_connected import MatrixFullyConnected, MatrixFullyConnectedGradient, WeightsAndBiasGradient
-from .neuron import MatrixNeuron, MatrixNeuronGradient
+from ._fully_connected import MatrixFullyConnected, MatrixFullyConnectedGradient, WeightsAndBiasGradient
+from ._neuron import MatrixNeuron, MatrixNeuronGradient
 
 __all__ = [
     "MatrixFullyConnected",

@@ -46,8 +46,8 @@ std::string dtype_name(ffi::DataType type) {
 }
 
 // The names of the attributes, all int32, in their order.
-const std::vector<const char*> kForward = {"matrix_axes", "neuron_type"};
-const std::vector<const char*> kGradient = {"bias_gradient", "from_y", "matrix_axes", "neuron_type",
+const std::vector<const char*> kForward = {"batch_axes", "neuron_type"};
+const std::vector<const char*> kGradient = {"batch_axes", "bias_gradient", "from_y", "neuron_type",
                                             "slope_gradient"};
 
 // Takes the attributes and buffers of one call in their order and remembers the first thing wrong.
@@ -60,7 +60,7 @@ class Call {
     if (failed()) return;
     const bool with_gradient = names.size() == kGradient.size();
     const size_t shared = with_gradient ? 2 : 0;  // where those that both have begin
-    const int32_t matrix_axes = values_[shared];
+    const int32_t matrix_axes = values_[0];
     type_ = values_[shared + 1];
     bias_gradient_ = with_gradient && values_[0];
     from_y_ = with_gradient && values_[1];
@@ -69,7 +69,7 @@ class Call {
       fail("neuron_type is " + std::to_string(type_) + "; it may be 0 to " +
            std::to_string(kNeuronTypes - 1));
     } else if (matrix_axes < 0 || matrix_axes > kMatrixAxes) {
-      fail("matrix_axes is " + std::to_string(matrix_axes) + "; it may be 0 to " +
+      fail("batch_axes is " + std::to_string(matrix_axes) + "; it may be 0 to " +
            std::to_string(kMatrixAxes));
     } else {
       arrays_.matrices.axes = matrix_axes;
@@ -299,7 +299,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jmn_neuron_gradient, jax_mps_neuron::neuron_gradie
 
 // What the package's Python and this library agree on: one more with each change of operands, attributes or
 // functions. native.py has the same number.
-JMN_EXPORT int jmn_abi() { return 1; }
+JMN_EXPORT int jmn_abi() { return 2; }
 
 // The FFI API this library speaks. jaxlib refuses a handler of a newer minor version than its own, and
 // its CPU backend with it, so the version is compared before anything is registered.

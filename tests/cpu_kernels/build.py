@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_mps_neuron._compat import ffi
-from jax_mps_neuron.descriptor import Neuron, NeuronType
+from jax_mps_neuron._compat.ffi import ffi
+from jax_mps_neuron._core.descriptor import Neuron, NeuronType
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_mps_neuron.descriptor import FROM_Y, NeuronType
-from jax_mps_neuron.metal import kernel as metal
+from jax_mps_neuron._core.descriptor import FROM_Y, NeuronType
+from jax_mps_neuron._metal import source as metal
 
 HERE = Path(__file__).parent
 # Bytes around every buffer that a kernel must leave alone: more than a tile of columns, by which a broken

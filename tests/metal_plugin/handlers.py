@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from jax_mps_neuron import NeuronType, metal
-from jax_mps_neuron.native import NEURON, NEURON_GRADIENT
+from jax_mps_neuron._lowering.native import NEURON, NEURON_GRADIENT
 
 _DTYPES = {10: np.dtype(np.float16), 11: np.dtype(np.float32), 16: np.dtype(ml_dtypes.bfloat16)}
 _METADATA = 1

@@ -20,10 +20,11 @@ import jax
 import numpy as np
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import doctor, metal
-from jax_mps_neuron.cli import main
-from jax_mps_neuron.lowering import route
-from jax_mps_neuron.metal.plugin import describe
+from jax_mps_neuron import metal
+from jax_mps_neuron._lowering.rules import route
+from jax_mps_neuron._plugins.targets import describe
+from jax_mps_neuron._tools import doctor
+from jax_mps_neuron._tools.cli import main
 
 TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "examples")]

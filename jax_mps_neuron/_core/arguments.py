@@ -1,0 +1,218 @@
+"""Checks the arguments of `neuron` and brings them into the form that the primitives take.
+
+`gather` runs on every call, so it only looks at Python types. `prepare` runs while JAX traces, once for
+each signature; it checks shapes and dtypes.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from .descriptor import Neuron, NeuronType, parameters_of, require_neuron
+from .signature import compute_dtype
+
+__all__ = [
+    "DTYPES",
+    "Arguments",
+    "as_scalars",
+    "channels_of",
+    "floating",
+    "gather",
+    "prepare",
+    "prepare_gradient",
+    "require_array",
+    "scalar",
+    "used_scalars",
+]
+
+DTYPES = tuple(jnp.dtype(t) for t in (jnp.float32, jnp.float16, jnp.bfloat16, jnp.float64))
+_DTYPE_NAMES = "float32, float16, bfloat16 or float64"
+_SCALARS = ("alpha", "a", "b", "c")
+
+
+class Arguments(NamedTuple):
+    """The arguments of `neuron`, None where absent.
+
+    Attributes:
+      x: shape [..., channels].
+      bias: shape [channels].
+      slope: PReLU's slopes, [channels].
+      numbers: alpha, a, b, c as one array of shape [4], if all of them are plain numbers.
+      alpha, a, b, c: scalars otherwise.
+    """
+
+    x: Any
+    bias: Any
+    slope: Any
+    numbers: Any
+    alpha: Any
+    a: Any
+    b: Any
+    c: Any
+
+
+def gather(x: ArrayLike, neuron: Neuron, bias: ArrayLike | None, alpha: ArrayLike) -> Arguments:
+    """The arguments as a jitted function takes them: arrays as they are, plain numbers in one array.
+
+    Raises:
+      TypeError: neuron is not a `Neuron`, or another argument is neither an array nor a number.
+    """
+    require_neuron(neuron)
+    x = _as_operand("x", x)
+    if bias is not None:
+        bias = _as_operand("bias", bias)
+    values: list[Any] = [alpha, neuron.a, neuron.b, neuron.c]
+    slope = None
+    if neuron.type is NeuronType.PRELU:
+        if neuron.a is None:
+            raise ValueError("a must be PReLU's slopes, a scalar or an array of shape [channels], got None")
+        slope, values[1] = _as_operand("a", neuron.a), None
+    plain = [_plain_number(value) for value in values]
+    if None not in plain:
+        wide = getattr(x, "dtype", np.float64) == np.float64
+        with np.errstate(over="ignore"):  # a number beyond the dtype becomes infinity
+            packed = np.asarray(plain, np.float64 if wide else np.float32)
+        return Arguments(x, bias, slope, packed, None, None, None, None)
+    scalars = [
+        _as_operand(name, value) if number is None else number
+        for name, value, number in zip(_SCALARS, values, plain, strict=True)
+    ]
+    return Arguments(x, bias, slope, None, *scalars)
+
+
+def _plain_number(value: Any) -> float | None:
+    """A plain real number as a float, 0 for an unused parameter; None for anything else."""
+    if value is None:
+        return 0.0
+    if type(value) is float:
+        return value
+    if isinstance(value, (bool, complex, np.bool_, np.complexfloating)):
+        return None
+    return float(value) if isinstance(value, numbers.Real) else None
+
+
+def _as_operand(name: str, value: Any) -> Any:
+    """A value that `jax.jit` takes as one array."""
+    require_array(name, value)
+    return jnp.asarray(value) if hasattr(value, "__jax_array__") else value
+
+
+def prepare(neuron_type: NeuronType, given: Arguments) -> Arguments:
+    """Checks shapes and dtypes, and casts all but x to the dtype that a call on x computes in.
+
+    Raises:
+      TypeError: x, bias or slopes have no floating dtype, or a scalar is not real.
+      ValueError: bias or slopes do not match x's channels, or a parameter is not a scalar.
+    """
+    x = floating("x", given.x)
+    if x.ndim == 0 and given.slope is not None and given.bias is None and jnp.size(given.slope) == 1:
+        x = x.reshape(1)  # a scalar is one channel to a PReLU of one slope
+    dtype = compute_dtype(x)
+    bias = slope = None
+    if given.bias is not None:
+        bias = _vector("bias", given.bias, x).astype(dtype)
+    if given.slope is not None:
+        slope = _slopes(given.slope, x).astype(dtype)
+    if given.numbers is not None:
+        return Arguments(x, bias, slope, jnp.asarray(given.numbers, dtype), None, None, None, None)
+    scalars = (scalar(name, getattr(given, name), neuron_type, dtype) for name in _SCALARS)
+    return Arguments(x, bias, slope, None, *scalars)
+
+
+def prepare_gradient(neuron_type: NeuronType, gradient: Any, given: Arguments) -> tuple[Array, Arguments]:
+    """Checks the arguments of `neuron_gradient`, and promotes gradient and x to one dtype.
+
+    Raises:
+      TypeError: as `prepare`.
+      ValueError: as `prepare`, and if gradient and x differ in shape.
+    """
+    gradient, x = floating("gradient", gradient), floating("x", given.x)
+    if gradient.shape != x.shape:
+        raise ValueError(f"gradient must have x's shape {x.shape}, got {gradient.shape}")
+    wide = jnp.promote_types(gradient.dtype, x.dtype)
+    if x.dtype != wide:
+        x = x.astype(wide)
+    prepared = prepare(neuron_type, given._replace(x=x))
+    return gradient if gradient.dtype == wide else gradient.astype(wide), prepared
+
+
+def as_scalars(arguments: Arguments) -> Array:
+    """alpha, a, b, c as one array of shape [4]."""
+    scalars: Array | None = arguments.numbers
+    if scalars is not None:
+        return scalars
+    return jnp.stack([arguments.alpha, arguments.a, arguments.b, arguments.c])
+
+
+def require_array(name: str, value: Any) -> None:
+    """Raises unless a value is an array or a number."""
+    if isinstance(value, (jax.Array, np.ndarray, np.generic, numbers.Number)):
+        return
+    if not hasattr(value, "__jax_array__"):
+        raise TypeError(f"{name} must be an array or a number, got {value!r}. jnp.asarray makes an array.")
+
+
+def floating(name: str, value: Any) -> Array:
+    """A value as an array; raises unless it has a dtype that the kernels support."""
+    require_array(name, value)
+    array = jnp.asarray(value)
+    if array.dtype not in DTYPES:
+        raise TypeError(f"{name} must have dtype {_DTYPE_NAMES}, got {array.dtype}")
+    return array
+
+
+def channels_of(x: Array, other: str) -> int:
+    """The channels of x; raises if x is a scalar, naming the argument that needs channels."""
+    if x.ndim == 0:
+        raise ValueError(f"x must have shape [..., channels] with {other}, got a scalar")
+    return int(x.shape[-1])
+
+
+def _vector(name: str, value: Any, x: Array) -> Array:
+    array = floating(name, value)
+    channels_of(x, name)
+    if array.shape != x.shape[-1:]:
+        raise ValueError(f"{name} must have shape {x.shape[-1:]} to match x's channels, got {array.shape}")
+    return array
+
+
+def _slopes(value: Any, x: Array) -> Array:
+    """PReLU's slopes, one for each channel; one alone is shared by all channels."""
+    array = floating("a", value)
+    channels_of(x, "PReLU's slopes")
+    if array.shape in ((), (1,)):
+        return jnp.broadcast_to(array, x.shape[-1:])
+    if array.shape != x.shape[-1:]:
+        raise ValueError(
+            f"a (PReLU's slopes) must be a scalar or have shape {x.shape[-1:]} to match x's channels, "
+            f"got shape {array.shape}"
+        )
+    return array
+
+
+def scalar(name: str, value: Any, neuron_type: NeuronType, dtype: np.dtype[Any]) -> Array:
+    """alpha or a parameter in a dtype; raises unless it is one real number."""
+    number = _plain_number(value)
+    array: Any = jnp.asarray(value) if number is None else np.asarray(number)
+    if array.shape != ():
+        hint = "" if name == "alpha" else f": {neuron_type.name} has no parameter for each channel"
+        raise ValueError(f"{name} must be a scalar, got shape {array.shape}{hint}")
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise TypeError(f"{name} must be a real number, got dtype {array.dtype}")
+    with np.errstate(over="ignore"):  # a number beyond the dtype becomes infinity
+        cast: Array = array.astype(dtype)
+    return cast
+
+
+def used_scalars(neuron_type: NeuronType) -> Sequence[str]:
+    """alpha and the scalar parameters that a type uses."""
+    parameters = parameters_of(neuron_type)
+    return "alpha", *(name for name in parameters if neuron_type is not NeuronType.PRELU)

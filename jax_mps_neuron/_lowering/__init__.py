@@ -1,0 +1,1 @@
+"""How a call becomes StableHLO: the routes and rules, and what each emits. Knows no primitive."""

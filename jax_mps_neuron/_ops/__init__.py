@@ -1,0 +1,1 @@
+"""The primitives and the differentiable functions built on them. Knows no platform."""
