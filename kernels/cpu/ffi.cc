@@ -59,11 +59,10 @@ class Call {
     take_attributes(attributes, names);
     if (failed()) return;
     const bool with_gradient = names.size() == kGradient.size();
-    const size_t shared = with_gradient ? 2 : 0;  // where those that both have begin
     const int32_t matrix_axes = values_[0];
-    type_ = values_[shared + 1];
-    bias_gradient_ = with_gradient && values_[0];
-    from_y_ = with_gradient && values_[1];
+    type_ = values_[with_gradient ? 3 : 1];
+    bias_gradient_ = with_gradient && values_[1];
+    from_y_ = with_gradient && values_[2];
     slope_gradient_ = with_gradient && values_[4];
     if (type_ < 0 || type_ >= kNeuronTypes) {
       fail("neuron_type is " + std::to_string(type_) + "; it may be 0 to " +
