@@ -25,8 +25,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-import ulps  # noqa: E402
-from cpu_kernels import build  # noqa: E402
+from support import ulps  # noqa: E402
+from support.cpu_kernels import build  # noqa: E402
 
 FUNCTIONS = ("f", "f'")
 # What follows this line of a page is written by --docs.

@@ -32,7 +32,7 @@ import jax_mps_neuron as jmn
 from jax_mps_neuron._tools.bench import PLAIN, neuron_for, shape_argument, type_argument
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import apple
+from support import apple
 
 TURNS, CALLS = 7, 10
 FLOOR = "x * g"

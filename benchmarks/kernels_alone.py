@@ -16,10 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from cpu_kernels import build  # noqa: E402
-
 from jax_mps_neuron import NeuronType  # noqa: E402
 from jax_mps_neuron._tools.bench import neuron_for  # noqa: E402
+from support.cpu_kernels import build  # noqa: E402
 
 
 def main() -> None:

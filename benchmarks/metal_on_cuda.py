@@ -21,17 +21,16 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # JAX draws numbers here, and nothing else
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "metal_cuda")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import launcher  # noqa: E402
-import metal_kernel_test as kernel_test  # noqa: E402
 import numpy as np  # noqa: E402
-import zoo  # noqa: E402
-from metal_host.build import kernels_of  # noqa: E402
 
 from jax_mps_neuron import NeuronType, metal  # noqa: E402
 from jax_mps_neuron._metal.source import DTYPES, SUM_NAME  # noqa: E402
 from jax_mps_neuron._tools.bench import neuron_for  # noqa: E402
+from support import metal_kernels, zoo  # noqa: E402
+from support.metal_cuda import launcher  # noqa: E402
+from support.metal_host.build import kernels_of  # noqa: E402
 
 ROWS, CHANNELS = 65536, 4096
 
@@ -72,10 +71,10 @@ def check(driver: launcher.Driver, cubins: dict[str, Path]) -> int:
     count = 0
     for dtype, cubin in cubins.items():
         gpu = launcher.Gpu(driver, cubin)
-        shapes = [*kernel_test.SHAPES, *EXTRA_SHAPES]
+        shapes = [*metal_kernels.SHAPES, *EXTRA_SHAPES]
         for name in zoo.NAMES:
             for shape in shapes:
-                kernel_test.check(gpu, zoo.neurons(shape[-1])[name], dtype, shape)
+                metal_kernels.check(gpu, zoo.neurons(shape[-1])[name], dtype, shape)
                 count += 1
         print(f"{dtype}: right on {len(zoo.NAMES)} neurons x {len(shapes)} shapes", flush=True)
     return count

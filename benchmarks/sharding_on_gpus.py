@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jax_mps_neuron.collectives import collectives
 
 import jax_mps_neuron as jmn
+from collectives import collectives
 from jax_mps_neuron._lowering.rules import route
 
 TURNS, STEPS, COMPARED = 5, 10, 5

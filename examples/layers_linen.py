@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import optax
 from flax import linen
-from train_digits import batches, load
 
 import jax_mps_neuron as jmn
+from train_digits import batches, load
 
 
 class PReLU(linen.Module):

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from train_digits import batches, load
 
 import jax_mps_neuron as jmn
+from train_digits import batches, load
 
 
 class PReLU(nnx.Module):

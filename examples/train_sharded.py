@@ -21,12 +21,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jax_mps_neuron.collectives import Collective, collectives
 from tqdm import tqdm
-from train_digits import BATCH, WIDTHS, batches, initialize, load, logits
 
 import jax_mps_neuron as jmn
+from collectives import Collective, collectives
 from jax_mps_neuron._lowering.rules import resolve, route
+from train_digits import BATCH, WIDTHS, batches, initialize, load, logits
 
 VIRTUAL = 8
 

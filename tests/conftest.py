@@ -1,49 +1,27 @@
-"""Shared fixtures and the one assertion the numerical tests use."""
+"""The fixtures of all tests."""
 
 from __future__ import annotations
 
 import gc
 import importlib
-import inspect
 import os
 import sys
 from functools import partial
 from pathlib import Path
 
-import devices  # noqa: F401, before anything asks for a device
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-try:
-    x64 = jax.enable_x64
-except AttributeError:  # before 0.8
-    from jax.experimental import enable_x64 as x64
-
-from metal_host import build
-
-from jax_mps_neuron._compat.ffi import ffi
+from jax_mps_neuron._core.evaluation import evaluate
 from jax_mps_neuron._lowering import native
 from jax_mps_neuron._metal import device as metal_device
-from jax_mps_neuron._ops import primitives
 
-DTYPES = ["float32", "float16", "bfloat16", "float64"]
+pytest.register_assert_rewrite("support")
 
-# Relative to the result, and to the largest magnitude beside it: arithmetic in float32 (float64) with a
-# rounding to the result's dtype.
-_TOLERANCE = {"float32": 2e-6, "float16": 6e-4, "bfloat16": 4.5e-3, "float64": 1e-14}
-
-
-def assert_close(actual, expected, dtype: str | None = None, factor: float = 1.0) -> None:
-    """Asserts that `actual` is `expected` (float64), within `factor` times the tolerance of a dtype: its
-    own unless another is named."""
-    tolerance = factor * _TOLERANCE[dtype or str(actual.dtype)]
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    assert actual.shape == expected.shape
-    finite = np.abs(expected[np.isfinite(expected)])
-    scale = 0.1 * finite.max() if finite.size else 0.0
-    np.testing.assert_allclose(actual, expected, rtol=4 * tolerance, atol=tolerance * scale)
+from support import devices  # noqa: E402, F401, before anything asks for a device
+from support.arrays import DTYPES, x64  # noqa: E402
+from support.metal_host import build  # noqa: E402
 
 
 def pytest_sessionstart():
@@ -77,7 +55,7 @@ def native_library():
     return native.library()
 
 
-FAKE_METAL = Path(__file__).parent / "metal_fake"
+FAKE_METAL = Path(__file__).parent / "support" / "metal_fake"
 
 
 @pytest.fixture(scope="session")
@@ -115,30 +93,14 @@ def launches(monkeypatch):
     """The names of the kernels that `metal.jit` ran, in order. They are the primitives' reference, so that
     everything between them is what is tested."""
     names: list[str] = []
-    functions = {"neuron": primitives._forward, "neuron_gradient": primitives._backward}
     compiled = {}
 
-    def execute(name, operands, **params):
+    def execute(signature, operands):
         assert all(type(operand) is np.ndarray for operand in operands)
         assert all(operand.dtype in ("float32", "float16", "bfloat16") for operand in operands)
-        key = (name, *sorted(params.items()))
-        kernel = compiled.setdefault(key, jax.jit(partial(functions[name], **params)))
-        names.append(name)
+        kernel = compiled.setdefault(signature, jax.jit(partial(evaluate, signature)))
+        names.append(signature.target.removeprefix("jax_mps_neuron."))
         return [np.array(result) for result in kernel(*operands)]
 
     monkeypatch.setattr(metal_device, "execute", execute)
     return names
-
-
-def draw(seed: int, shape, dtype: str = "float32", scale: float = 1.0):
-    """Normal numbers, rounded to dtype."""
-    values = np.random.default_rng(seed).standard_normal(shape) * scale
-    return jnp.asarray(np.asarray(values), dtype)
-
-
-def ffi_call(target, results, *operands, **attributes):
-    """Calls a target on cpu with int32 attributes."""
-    attributes = {name: np.int32(value) for name, value in attributes.items()}
-    if "args" in inspect.signature(ffi.ffi_call).parameters:  # before 0.4.36
-        return ffi.ffi_call(target, results, *operands, **attributes)
-    return ffi.ffi_call(target, results)(*operands, **attributes)

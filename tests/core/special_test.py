@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import x64
 from scipy.stats import norm
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron._core import formulas, special
+from support import apple
+from support.arrays import x64
 
 GELU = jmn.NeuronType.GELU
 

@@ -13,7 +13,7 @@ import pytest
 import jax_mps_neuron as jmn
 from jax_mps_neuron import nn
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGE = Path(jmn.__file__).parent
 

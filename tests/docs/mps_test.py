@@ -9,7 +9,7 @@ import pytest
 
 import jax_mps_neuron as jmn
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "mps.md").read_text()
 
 NEURON = """sourceNumberOfFeatureVectors sourceInputFeatureChannels alpha neuronType neuronParameterA

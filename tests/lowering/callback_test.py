@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw, x64
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron._metal import device
 from jax_mps_neuron.metal import MetalError
+from support import zoo
+from support.arrays import assert_close, draw, x64
 
 GELU = jmn.Neuron.gelu()
 

@@ -7,14 +7,14 @@ import json
 import jax
 import numpy as np
 import pytest
-from conftest import draw
-from devices import mesh_of
 from jax import export
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from lowering_test import run_python
 
 import jax_mps_neuron as jmn
+from support.arrays import draw
+from support.devices import mesh_of
+from support.programs import run_python
 
 pytest.importorskip("flatbuffers", reason="jax.export serializes with flatbuffers, which is not installed")
 

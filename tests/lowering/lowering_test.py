@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from functools import partial
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import reference
 from jax_mps_neuron._lowering import native
 from jax_mps_neuron._lowering.rules import route
 from jax_mps_neuron._ops import primitives
+from support import apple, zoo
+from support.arrays import assert_close, draw
+from support.programs import lowered, run_python
 
 GELU = jmn.Neuron.gelu()
 FORWARD, GRADIENT = "@jax_mps_neuron.neuron(", "@jax_mps_neuron.neuron_gradient("
@@ -32,11 +29,6 @@ def layer(x, bias, lowering=None, neuron=GELU):
 
 def backward(gradient, x, bias, lowering=None, neuron=GELU):
     return jax.vjp(lambda x, bias: layer(x, bias, lowering, neuron), x, bias)[1](gradient)
-
-
-def lowered(function, *arguments, platforms=None):
-    traced = jax.jit(function).trace(*arguments)
-    return (traced.lower(lowering_platforms=platforms) if platforms else traced.lower()).as_text()
 
 
 X, G, B = draw(0, (6, 4)), draw(1, (6, 4)), draw(2, (4,))
@@ -349,17 +341,6 @@ def test_eager_calls_follow_the_default(default_lowering, native_library):
 def test_an_explicit_lowering_beats_the_default(default_lowering):
     jmn.set_default_lowering("custom_call")
     assert "custom_call" not in lowered(lambda x: layer(x, None, "inline"), X)
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def test_environment_variable():

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from itertools import product
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw
-from regions import ALPHA, DTYPES, Case, at, operand, outside_unchanged, parameters, shifted, wide
 
 import jax_mps_neuron as jmn
+from support import apple, zoo
+from support.arrays import assert_close, draw
+from support.regions import ALPHA, DTYPES, Case, at, operand, outside_unchanged, parameters, shifted, wide
 
 FULLY_CONNECTED_CASES = {
     "whole": Case(rows=4, channels=5, outputs=3, x=(4, 5), other=(5, 3), result=None, bias=None),

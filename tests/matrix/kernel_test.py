@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron, NeuronType
+from support.arrays import assert_close, draw
 
 UNARY = [jmn.MatrixNeuron]
 BINARY = [jmn.MatrixNeuronGradient, jmn.MatrixFullyConnected, jmn.MatrixFullyConnectedGradient]

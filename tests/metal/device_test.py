@@ -5,18 +5,17 @@ from __future__ import annotations
 import mmap
 import threading
 
-import apple
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import NeuronType
 from jax_mps_neuron._metal import pipelines
 from jax_mps_neuron._ops import primitives
 from jax_mps_neuron.metal import Device
+from support import apple, zoo
+from support.arrays import assert_close, draw
 
 ALPHA = 1.25
 

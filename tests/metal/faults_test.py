@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 
-import apple
 import jax
 import numpy as np
 import pytest
-from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import NeuronType
 from jax_mps_neuron._metal import pipelines
 from jax_mps_neuron._metal.device import problem
 from jax_mps_neuron.metal import Device, Kernel, MetalError
+from support import apple
+from support.arrays import assert_close, draw
 
 
 def test_without_metal(monkeypatch):

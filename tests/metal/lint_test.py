@@ -11,13 +11,13 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from metal_host import build
 
 from jax_mps_neuron import NeuronType, metal
 from jax_mps_neuron._core.descriptor import FROM_Y
 from jax_mps_neuron._metal.source import DTYPES
+from support.metal_host import build
 
-LINT = Path(__file__).parent / "metal_lint"
+LINT = Path(__file__).parents[1] / "support" / "metal_lint"
 
 cindex = pytest.importorskip("clang.cindex", reason="needs the package libclang")
 

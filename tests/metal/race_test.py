@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from metal_host import build
 
 from jax_mps_neuron import NeuronType, metal
 from jax_mps_neuron._metal.source import SUM_NAME
+from support.metal_host import build
 
-HOST = Path(__file__).parent / "metal_host"
+HOST = build.HERE
 
 ALL_SUMS = metal.Kernel(NeuronType.PRELU, "float16", False, True, True, True)
 KERNELS = [

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from metal_host import build
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import metal
+from support.metal_host import build
 
 
 def test_source_is_self_contained():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
+from support import apple
+from support.arrays import assert_close, draw
 
 pytestmark = pytest.mark.usefixtures("native_library")
 

@@ -13,18 +13,16 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-import apple
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import ulps
-import zoo
-from accuracy_test import DENSE, POINTS, WORSE, check_bounds, check_no_worse, fused_probe
-from conftest import DTYPES, assert_close
-from cpu_kernels import build
 
 from jax_mps_neuron import Neuron, NeuronType
 from jax_mps_neuron._lowering import native
+from support import apple, ulps, zoo
+from support.arrays import DTYPES, assert_close
+from support.bounds import DENSE, POINTS, WORSE, check_bounds, check_no_worse, fused_probe
+from support.cpu_kernels import build
 
 TOOLCHAINS = {"host": build.HOST, "sse4": build.NEHALEM, "aarch64": build.AARCH64}
 

@@ -6,18 +6,17 @@ import os
 import types
 from concurrent.futures import ThreadPoolExecutor
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw, ffi_call, x64
-from lowering_test import run_python
-from neuron_test import check_values_and_gradients
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron._lowering import native
+from support import apple, zoo
+from support.arrays import assert_close, draw, x64
+from support.checks import check_values_and_gradients
+from support.programs import ffi_call, run_python
 
 pytestmark = pytest.mark.usefixtures("native_library")
 

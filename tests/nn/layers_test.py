@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +13,10 @@ import pytest
 import jax_mps_neuron as jmn
 from jax_mps_neuron._lowering import native
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
 
 @pytest.fixture
-def recipe(monkeypatch):
+def recipe():
     """Imports an example; skips without what it needs."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     for name in ("sklearn", "optax", "tqdm", "matplotlib"):
         pytest.importorskip(name)
 

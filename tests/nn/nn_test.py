@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, draw, x64
 
 from jax_mps_neuron import nn
+from support.arrays import assert_close, draw, x64
 
 ELU_ALPHA = 1.5
 

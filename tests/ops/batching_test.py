@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
+from support import apple, zoo
+from support.arrays import assert_close, draw
 
 Neuron = jmn.Neuron
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw, x64
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron
 from jax_mps_neuron._tools.bench import PLAIN
+from support import apple, zoo
+from support.arrays import assert_close, draw, x64
 
 X, W, BIAS, G = draw(0, (6, 4)), draw(1, (4, 5)), draw(2, (5,), scale=0.5), draw(3, (6, 5))
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron._tools.bench import PLAIN
+from support import apple, zoo
+from support.arrays import assert_close, draw
+from support.checks import check_values_and_gradients
 
 # Ranks 0 to 4; ragged, wide, long and empty.
 SHAPES = [(), (37,), (0,), (5, 3), (257, 1), (4, 0), (3, 5, 37), (2, 3, 0, 7), (7, 2500)]
@@ -27,33 +27,6 @@ def test_values_and_gradients(name, dtype, lowering):
         x, gradient = draw(2 * i, shape, dtype, 2.0), draw(2 * i + 1, shape, dtype)
         for bias in (None, draw(99, (channels,), dtype, 0.5)) if shape else (None,):
             check_values_and_gradients(gradient, x, neuron, bias, lowering)
-
-
-def check_values_and_gradients(gradient, x, neuron, bias, lowering):
-    alpha, dtype = 1.25, x.dtype
-
-    @jax.jit
-    def both(gradient, x, neuron, bias):
-        y = jmn.neuron(x, neuron, bias, alpha=alpha, lowering=lowering)
-        return y, jmn.neuron_gradient(gradient, x, neuron, bias, alpha=alpha, lowering=lowering)
-
-    y, actual = both(gradient, x, neuron, bias)
-    assert y.dtype == dtype
-    assert_close(y, apple.neuron(x, neuron, bias, alpha))
-    expected = apple.neuron_gradient(gradient, x, neuron, bias, alpha)
-    assert actual.data.dtype == dtype
-    assert_close(actual.data, expected.data)
-    # Sums are made in float32 at least, but are returned in the bias's dtype.
-    if bias is None:
-        assert actual.bias is None
-    else:
-        assert actual.bias.dtype == bias.dtype
-        assert_close(actual.bias, expected.bias, factor=4)
-    if neuron.type is jmn.NeuronType.PRELU:
-        assert actual.a.dtype == neuron.a.dtype
-        assert_close(actual.a, expected.a, "float32", factor=4)
-    else:
-        assert actual.a is None
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
@@ -107,7 +80,7 @@ def test_vjp_is_that_of_the_formula(name, dtype, lowering):
 
 def test_gradients_of_the_base(lowering):
     """c of power, exponential and logarithm, in float64 against finite differences."""
-    from conftest import x64
+    from support.arrays import x64
 
     with x64(True):
         x = np.linspace(-0.9, 1.1, 7)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw
 from jax import lax
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron._core.descriptor import FROM_Y
+from support import apple, zoo
+from support.arrays import assert_close, draw
 
 NAMES = ["sigmoid", "tanh", "exponential", "exponential_base"]
 X, BIAS, GRADIENT = draw(0, (5, 37)), draw(1, (37,), scale=0.5), draw(2, (5, 37))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw, x64
-from lowering_test import lowered
 
 import jax_mps_neuron as jmn
+from support import apple, zoo
+from support.arrays import assert_close, draw, x64
+from support.programs import lowered
 
 Neuron = jmn.Neuron
 

@@ -22,11 +22,7 @@ from jax_mps_neuron import metal
 from jax_mps_neuron._lowering.native import NEURON, NEURON_GRADIENT
 from jax_mps_neuron._lowering.rules import route
 from jax_mps_neuron._plugins import targets as plugin
-
-sys.path.insert(0, str(Path(__file__).parent / "metal_plugin"))
-import wrapper
-
-HERE = Path(__file__).parent
+from support.metal_plugin import wrapper
 
 STEPS = 22  # an epoch of the demo, which has two neuron layers
 
@@ -43,7 +39,7 @@ def run_on_metal(temporary: Path, *, custom_calls: bool) -> dict:
             library = wrapper.build(folder, custom_calls=custom_calls)
             environment = {"PJRT_NAMES_AND_LIBRARY_PATHS": f"METAL:{library}", "JAX_PLATFORMS": ""}
             result = subprocess.run(
-                [sys.executable, str(HERE / "metal_plugin" / "on_metal.py"), form, str(folder)],
+                [sys.executable, str(wrapper.HERE / "on_metal.py"), form, str(folder)],
                 env={**os.environ, **environment},
                 capture_output=True,
                 text=True,
@@ -60,7 +56,6 @@ def demo():
     """The demo, which is what trains."""
     for package in ("matplotlib", "optax", "sklearn", "tqdm"):
         pytest.importorskip(package, reason=f"the demo needs {package}, which is not installed")
-    sys.path.insert(0, str(HERE.parent / "examples"))
     import train_digits
 
     return train_digits

@@ -9,61 +9,20 @@ import re
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-import zoo
-from conftest import assert_close, draw
-from devices import DEVICES, mesh_of
 from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from jax_mps_neuron.collectives import collectives
 
 import jax_mps_neuron as jmn
+from collectives import collectives
 from jax_mps_neuron._lowering import partition
+from support import zoo
+from support.arrays import draw
+from support.devices import DEVICES, mesh_of
+from support.meshes import MESH, call_shapes, equals, is_sharded, put
 
 pytestmark = pytest.mark.usefixtures("native_library")
-
-MESH = mesh_of(4, 2)
-SHARDY = hasattr(jax.config, "jax_use_shardy_partitioner") and jax.__version_info__ >= (0, 7)
-
-
-@pytest.fixture(params=["gspmd", "shardy"])
-def partitioner(request):
-    """Each of XLA's two partitioners."""
-    if request.param == "shardy" and not SHARDY:
-        pytest.skip(f"with jax {jax.__version__}, custom_partitioning has no rules for Shardy")
-    if not SHARDY:
-        yield request.param
-        return
-    before = jax.config.jax_use_shardy_partitioner
-    jax.config.update("jax_use_shardy_partitioner", request.param == "shardy")
-    yield request.param
-    jax.config.update("jax_use_shardy_partitioner", before)
-
-
-def put(value, *spec, mesh=MESH):
-    return jax.device_put(value, NamedSharding(mesh, P(*spec)))
-
-
-def equals(actual, expected, factor=4.0):
-    """Asserts that results, in a tree, are those of one device, whose sums have another order."""
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert_close(np.asarray(a), np.asarray(b, np.float64), str(a.dtype), factor)
-
-
-def is_sharded(array, *spec, mesh=MESH) -> bool:
-    return array.sharding.is_equivalent_to(NamedSharding(mesh, P(*spec)), array.ndim)
-
-
-def call_shapes(compiled, target: str) -> list[str]:
-    """The types of the results of each custom call, as they are on a device."""
-    lines = compiled.as_text().splitlines()
-    lines = [line for line in lines if f'custom_call_target="jax_mps_neuron.{target}"' in line]
-    return [
-        re.sub(r"\{[\d,]*\}|/\*.*?\*/| ", "", re.search(r"= (.*?) custom-call\(", line)[1])
-        for line in lines
-    ]
 
 
 def layer(gradient, x, bias, slopes, alpha=1.25):

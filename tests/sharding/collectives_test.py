@@ -5,13 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import draw
-from devices import mesh_of
 from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from jax_mps_neuron.collectives import Collective, collectives
-from sharding_manual_test import shard_map
+
+from collectives import Collective, collectives
+from support.arrays import draw
+from support.devices import mesh_of
+from support.meshes import shard_map
 
 MESH = mesh_of(4, 2)
 PROGRAMS = {

@@ -6,25 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
-from conftest import draw
-from devices import DEVICES
 from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from jax_mps_neuron.collectives import collectives
-from sharding_test import MESH, call_shapes, equals, is_sharded, partitioner, put
 
 import jax_mps_neuron as jmn
-
-try:
-    from jax import shard_map
-except ImportError:  # before 0.6
-    from jax.experimental.shard_map import shard_map
-
-CHECKS = hasattr(jax, "shard_map")  # before, check_rep takes no custom_vjp with symbolic zeros
-
-__all__ = ["partitioner"]
+from collectives import collectives
+from support import zoo
+from support.arrays import draw
+from support.devices import DEVICES
+from support.meshes import CHECKS, MESH, call_shapes, equals, is_sharded, put, shard_map
 
 OPERANDS = draw(0, (16, 6)), draw(1, (6,)), zoo.slopes(6), np.float32(1.25)
 SPECS = P("data"), P(), P(), P()

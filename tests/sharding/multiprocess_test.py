@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-WORKER = Path(__file__).parent / "multiprocess_worker.py"
+WORKER = Path(__file__).parents[1] / "support" / "multiprocess_worker.py"
 SECONDS = 120
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "train_sharded.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_sharded.py"
 
 for module in ("matplotlib", "optax", "sklearn", "tqdm"):
     pytest.importorskip(module, reason=f"the demo needs {module}, which is not installed")

@@ -7,12 +7,12 @@ import warnings
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import draw, x64
-from staged import TANH, B, W, X, assert_same, layer, loss
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron._metal import device
 from jax_mps_neuron._staging.cut import cut
+from support.arrays import draw, x64
+from support.staged import TANH, B, W, X, assert_same, layer, loss
 
 
 def test_calls_in_calls_are_cut(launches):

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import draw, x64
 from jax.ad_checkpoint import checkpoint_name
-from staged import GELU, TANH, B, W, X, assert_same, layer, loss
 
 import jax_mps_neuron as jmn
+from support.arrays import draw, x64
+from support.staged import GELU, TANH, B, W, X, assert_same, layer, loss
 
 PRELU = jmn.Neuron.prelu(B)
 save_names = jax.checkpoint_policies.save_only_these_names("h")

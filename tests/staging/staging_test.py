@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, draw
-from staged import TANH, B, W, X, assert_same, layer, loss
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron._metal import device
 from jax_mps_neuron.metal import MetalError
+from support.arrays import assert_close, draw
+from support.staged import TANH, B, W, X, assert_same, layer, loss
 
 # What jit takes and returns
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, draw
-from staged import GELU, W, X, loss
 
 import jax_mps_neuron as jmn
+from support.arrays import assert_close, draw
+from support.staged import GELU, W, X, loss
 
 COMPILED: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(

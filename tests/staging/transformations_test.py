@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import draw
-from staged import W, X, assert_same, layer, loss
 
 import jax_mps_neuron as jmn
+from support.arrays import draw
+from support.staged import W, X, assert_same, layer, loss
 
 
 def test_transformations_of_it_are_those_of_jit(launches):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from conftest import draw
+
+from support.arrays import draw
 
 DTYPES = ["float32", "float16", "bfloat16"]
 ALPHA = 1.25

@@ -7,10 +7,10 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron._compat.programs import is_committed
+from support.arrays import draw
 
 GELU, TANH = jmn.Neuron.gelu(), jmn.Neuron.tanh(1.5, 0.5)
 X, W, B = draw(0, (6, 4)), draw(1, (4, 4)), draw(2, (4,))

@@ -1,7 +1,7 @@
 """Errors of the routes over whole number formats, in units in the last place (ULP) of the result's dtype.
 
 The error of a result is its distance from the true value, by the distance of neighbouring numbers of the
-dtype there. The true value is that of tests/apple.py in float64, for parameters in float32. So that this is
+dtype there. The true value is that of apple.py in float64, for parameters in float32. So that this is
 a fair measure of every route:
 
 - Where the result is a sum whose terms cancel (`_terms`), the numbers' distance is taken at the size of the
@@ -22,17 +22,16 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import zoo
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron
 from jax_mps_neuron import NeuronType as T
 from jax_mps_neuron._lowering import native
 from jax_mps_neuron._tools.bench import PLAIN
+from support import apple, zoo
 
 CHANNELS = 8
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import re
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close
 
 from jax_mps_neuron import Neuron, NeuronType
 from jax_mps_neuron._lowering import native
@@ -20,6 +18,8 @@ from jax_mps_neuron._tools.bench.report import bandwidth
 from jax_mps_neuron._tools.bench.timing import Program, interleaved
 from jax_mps_neuron._tools.cli import main
 from jax_mps_neuron._tools.themes import THEMES
+from support import apple
+from support.arrays import assert_close
 
 SHAPE = (16, 8)
 T = NeuronType

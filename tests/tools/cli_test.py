@@ -6,16 +6,16 @@ import os
 import subprocess
 import sys
 
-import apple
 import numpy as np
 import pytest
-from conftest import assert_close
 
 from jax_mps_neuron import NeuronType
 from jax_mps_neuron._lowering import native
 from jax_mps_neuron._metal import device as metal_device
 from jax_mps_neuron._tools import plot
 from jax_mps_neuron._tools.cli import main
+from support import apple
+from support.arrays import assert_close
 
 
 def test_doctor(capsys):

@@ -17,7 +17,7 @@ from jax_mps_neuron._compat.ffi import ffi
 from jax_mps_neuron._core.descriptor import Neuron, NeuronType
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+ROOT = HERE.parents[2]
 STORAGES = ("float32", "float16", "bfloat16", "float64")
 FAULTS = {
     1: "the kernel wrote beside the result, or between its rows",

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from metal_host import build
+
+from support.metal_host import build
 
 HERE = Path(__file__).parent
 

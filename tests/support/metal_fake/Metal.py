@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import objc
-from metal_host import build
+
+from support.metal_host import build
 
 # Their values in Metal's headers.
 MTLResourceStorageModeShared = 0

@@ -3,11 +3,11 @@
 
 import types
 
-import apple
 import numpy as np
 import objc
 
 from jax_mps_neuron import Neuron, NeuronType
+from support import apple
 
 MPSDataTypeFloat32 = 0x10000020
 MPSDataTypeFloat16 = 0x10000010

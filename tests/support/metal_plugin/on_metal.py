@@ -26,11 +26,10 @@ from jax_mps_neuron._plugins.targets import describe
 from jax_mps_neuron._tools import doctor
 from jax_mps_neuron._tools.cli import main
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parents[2]
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "examples")]
-import handlers  # noqa: E402
-import wrapper  # noqa: E402
-from metal_host import build  # noqa: E402
+from support.metal_host import build  # noqa: E402
+from support.metal_plugin import handlers, wrapper  # noqa: E402
 
 GELU = jmn.Neuron.gelu()
 X = np.linspace(-3, 3, 720, dtype=np.float32).reshape(60, 12)
@@ -93,7 +92,7 @@ def train(jit=jax.jit) -> dict:
 
 def train_staged() -> dict:
     """By metal.jit, whose GPU is that of metal_fake/."""
-    sys.path.insert(0, str(TESTS / "metal_fake"))
+    sys.path.insert(0, str(TESTS / "support" / "metal_fake"))
     import Metal
 
     losses = train(metal.jit)["losses"]

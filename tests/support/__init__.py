@@ -1,0 +1,1 @@
+"""What tests share: references, helpers and stand-ins. Fixtures are in conftest.py."""
