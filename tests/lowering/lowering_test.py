@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron import reference
+from jax_mps_neuron._core.signature import Signature
 from jax_mps_neuron._lowering import native
+from jax_mps_neuron._lowering.inline import _COSTLY, expand
 from jax_mps_neuron._lowering.rules import route
-from jax_mps_neuron._ops import primitives
 from support import apple, zoo
 from support.arrays import assert_close, draw
 from support.programs import lowered, run_python
@@ -163,30 +163,22 @@ def test_the_form_for_gpus_is_the_same_function(name, x_dtype):
     bias = bias[0]
     gradient = gradient.at[2, 2].set(np.nan).at[5, 3].set(np.inf).at[6, 4].set(-np.inf)
     slopes = [jnp.asarray(neuron.a)] if neuron.type is jmn.NeuronType.PRELU else []
-    scalars = jnp.asarray([1.25, 0.0 if slopes else neuron.a, neuron.b, neuron.c], "float32")
-    backward = partial(
-        primitives._backward,
-        for_gpu=True,
-        kind=neuron.type,
-        bias_gradient=True,
-        slope_gradient=bool(slopes),
-        matrix_axes=0,
-    )
-    data, *sums = jax.jit(backward)(gradient, x, scalars, bias.astype("float32"), *slopes)
+    signature = Signature(neuron.type, bias=True, bias_gradient=True, slope_gradient=bool(slopes))
+    operands = gradient, x, zoo.scalars(neuron, 1.25), bias.astype("float32"), *slopes
+    data, *sums = jax.jit(partial(expand, signature, for_gpu=True))(*operands)
     expected = apple.neuron_gradient(gradient, x, neuron, bias, 1.25)
     assert_close(data, expected.data)
     for got, want in zip(sums, (expected.bias, expected.a), strict=False):
         assert_close(got, want, factor=4)
 
 
-@pytest.mark.parametrize("name", [n for n, of in zoo.neurons().items() if of.type in reference._COSTLY])
+@pytest.mark.parametrize("name", [n for n, of in zoo.neurons().items() if of.type in _COSTLY])
 def test_the_form_for_gpus_passes_nan_on(name):
     neuron = zoo.neurons()[name]
     ones = jnp.ones((2, 1), "bfloat16")
-    scalars = jnp.asarray([1.0, neuron.a, neuron.b, neuron.c], "float32")
-    parameters = {"kind": neuron.type, "bias_gradient": True, "slope_gradient": False, "for_gpu": True}
+    signature = Signature(neuron.type, bias=True, bias_gradient=True)
     for operands in ((ones * np.nan, ones), (ones, ones * np.nan)):
-        for result in reference.backward(*operands, scalars, jnp.zeros(1), None, **parameters):
+        for result in expand(signature, *operands, zoo.scalars(neuron), jnp.zeros(1), for_gpu=True):
             assert np.isnan(np.asarray(result, np.float32)).all()
 
 

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from jax_mps_neuron import NeuronType
-from jax_mps_neuron._metal.device import default_device, problem
+from jax_mps_neuron._metal.device import default_device, unavailable_reason
 from jax_mps_neuron._tools import compare, doctor
 from jax_mps_neuron.metal import Device
 
@@ -22,8 +22,8 @@ TOLERANCE = {"float32": 1e-4, "float16": 5e-3}
 
 @pytest.fixture
 def mac():
-    if problem():
-        pytest.skip(f"no Apple GPU to compare with: {problem()}")
+    if unavailable_reason():
+        pytest.skip(f"no Apple GPU to compare with: {unavailable_reason()}")
     return default_device()
 
 

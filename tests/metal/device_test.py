@@ -11,6 +11,7 @@ import pytest
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import NeuronType
+from jax_mps_neuron._core.signature import Signature
 from jax_mps_neuron._metal import pipelines
 from jax_mps_neuron._ops import primitives
 from jax_mps_neuron.metal import Device
@@ -132,10 +133,9 @@ def test_whole_pages_of_what_is_not_contiguous(fake_metal):
     y = Device().neuron(x, jmn.Neuron.gelu())
     assert_close(y, apple.neuron(x, jmn.Neuron.gelu(), None, 1.0))
     operands = [np.asarray(draw(1, (8, rows // 4, 4)))[::2], np.asarray(draw(2, (8, 4)))[::2]]
-    (y,) = Device().execute("neuron", operands, kind=NeuronType.TANH, matrix_axes=1)
-    (want,) = primitives.neuron_p.bind(
-        *map(jnp.asarray, operands), kind=NeuronType.TANH, lowering="inline", matrix_axes=1
-    )
+    signature = Signature(NeuronType.TANH, forward=True, batch_axes=1)
+    (y,) = Device().execute(signature, operands)
+    (want,) = primitives.bind(signature, *map(jnp.asarray, operands), lowering="inline")
     assert_close(y, want, factor=2)
 
 
@@ -209,21 +209,15 @@ def test_matrices(leading, fake_metal):
     axes = len(leading[0])
     tails = [(2, 5, 4), (2, 5, 4), (4,), (4,), (4,)]
     operands = [np.asarray(draw(i, m + t)) for i, (m, t) in enumerate(zip(leading, tails, strict=True))]
-    parameters = {
-        "kind": NeuronType.PRELU,
-        "matrix_axes": axes,
-        "bias_gradient": True,
-        "slope_gradient": True,
-    }
-    results = Device().execute("neuron_gradient", operands, **parameters)
-    expected = primitives.neuron_gradient_p.bind(
-        *map(jnp.asarray, operands), lowering="inline", in_place=False, **parameters
+    signature = Signature(
+        NeuronType.PRELU, bias=True, bias_gradient=True, slope_gradient=True, batch_axes=axes
     )
+    results = Device().execute(signature, operands)
+    expected = primitives.bind(signature, *map(jnp.asarray, operands), lowering="inline")
     for got, want in zip(results, expected, strict=True):
         assert got.shape == want.shape
         assert_close(got, want, factor=8)
-    y = Device().execute("neuron", operands[1:], kind=NeuronType.PRELU, matrix_axes=axes)[0]
-    (want,) = primitives.neuron_p.bind(
-        *map(jnp.asarray, operands[1:]), kind=NeuronType.PRELU, lowering="inline", matrix_axes=axes
-    )
+    signature = Signature(NeuronType.PRELU, forward=True, bias=True, batch_axes=axes)
+    (y,) = Device().execute(signature, operands[1:])
+    (want,) = primitives.bind(signature, *map(jnp.asarray, operands[1:]), lowering="inline")
     assert_close(y, want, factor=2)

@@ -11,7 +11,7 @@ import pytest
 import jax_mps_neuron as jmn
 from jax_mps_neuron import NeuronType
 from jax_mps_neuron._metal import pipelines
-from jax_mps_neuron._metal.device import problem
+from jax_mps_neuron._metal.device import unavailable_reason
 from jax_mps_neuron.metal import Device, Kernel, MetalError
 from support import apple
 from support.arrays import assert_close, draw
@@ -31,8 +31,8 @@ def test_without_a_gpu(fake_metal):
     with pytest.raises(MetalError, match="gives no command queue"):
         Device()
     fake_metal.faults["device"] = "none"
-    assert "Metal finds no GPU" in problem()
-    assert problem() == ""  # and is found again
+    assert "Metal finds no GPU" in unavailable_reason()
+    assert unavailable_reason() == ""  # and is found again
 
 
 def test_a_compile_error_shows_the_log_and_the_line(fake_metal, monkeypatch):

@@ -161,19 +161,19 @@ def shape(*sizes, dtype=np.float32):
     return jax.ShapeDtypeStruct(sizes, dtype)
 
 
-def forward(result=None, x=(5, 4), scalars=(4,), *vectors, neuron_type=15, matrix_axes=0, dtype=np.float32):
+def forward(result=None, x=(5, 4), scalars=(4,), *vectors, neuron_type=15, batch_axes=0, dtype=np.float32):
     operands = [np.zeros(x, dtype), np.zeros(scalars, np.float32), *vectors]
     return ffi_call(
         "jax_mps_neuron.neuron",
         [result or shape(*x, dtype=dtype)],
         *operands,
         neuron_type=neuron_type,
-        matrix_axes=matrix_axes,
+        batch_axes=batch_axes,
     )
 
 
 def gradient(
-    results=None, gradient=(5, 4), *vectors, neuron_type=15, matrix_axes=0, bias=0, slope=0, from_y=0
+    results=None, gradient=(5, 4), *vectors, neuron_type=15, batch_axes=0, bias=0, slope=0, from_y=0
 ):
     return ffi_call(
         "jax_mps_neuron.neuron_gradient",
@@ -183,7 +183,7 @@ def gradient(
         np.zeros(4, np.float32),
         *vectors,
         neuron_type=neuron_type,
-        matrix_axes=matrix_axes,
+        batch_axes=batch_axes,
         bias_gradient=bias,
         slope_gradient=slope,
         from_y=from_y,
@@ -205,13 +205,13 @@ REFUSED = {
     r"it has 0 attributes; it may have \d": lambda: with_attributes(v(2)),
     r"it has \d attributes; it may have 2": lambda: with_attributes(v(3, dtype=np.int32)),
     "it has 1 attributes; it may have 2": lambda: with_attributes(neuron_type=15),
-    "it has no int32 attribute matrix_axes": lambda: with_attributes(neuron_type=15, axes=0),
-    "matrix_axes is 34": lambda: with_attributes(np.array([34, 15], np.int32)),
+    "it has no int32 attribute batch_axes": lambda: with_attributes(neuron_type=15, axes=0),
+    "batch_axes is 34": lambda: with_attributes(np.array([34, 15], np.int32)),
     "neuron_type is 17": lambda: with_attributes(np.array([0, 17], np.int32)),
     "neuron_type is 16; it may be 0 to 15": lambda: forward(neuron_type=16),
     "neuron_type is -1": lambda: gradient(neuron_type=-1),
-    "matrix_axes is -1; it may be 0 to 32": lambda: forward(matrix_axes=-1),
-    "matrix_axes is 33": lambda: forward(matrix_axes=33),
+    "batch_axes is -1; it may be 0 to 32": lambda: forward(batch_axes=-1),
+    "batch_axes is 33": lambda: forward(batch_axes=33),
     "it has 4 operands; it may have 2, or one more": lambda: forward(None, (5, 4), (4,), v(4), v(4)),
     "it has 2 operands; it may have 3": lambda: forward(neuron_type=10),
     "x has a dtype that is not": lambda: forward(dtype=np.int32),
@@ -225,11 +225,11 @@ REFUSED = {
     r"the first result has shape \[5, 5\]; it may have \[5, 4\]": lambda: forward(shape(5, 5)),
     r"the first result has dtype float16": lambda: forward(shape(5, 4, dtype=np.float16)),
     r"x has shape \[5, 4\] and the first result \[5, 4\]; they may have 3 axes": lambda: forward(
-        matrix_axes=3
+        batch_axes=3
     ),
     r"x has shape \[\] .*then rows and channels": lambda: forward(None, (), (4,), v(1)),
     r"x has shape \[5, 4\]; it may have \[1 or 6, 4\]": lambda: forward(
-        shape(6, 4), scalars=(1, 4), matrix_axes=1
+        shape(6, 4), scalars=(1, 4), batch_axes=1
     ),
     r"gradient has shape \[4, 5\]; it may have \[5, 4\]": lambda: gradient(None, (4, 5)),
     r"gradient has shape \[5, 4, 1\]": lambda: gradient(None, (5, 4, 1)),

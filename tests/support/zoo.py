@@ -37,6 +37,12 @@ def neurons(channels: int = 1) -> dict[str, Neuron]:
     }
 
 
+def scalars(neuron: Neuron, alpha: float = 1.0, dtype: str = "float32"):
+    """alpha, a, b, c as the primitives take them: 0 for what the type does not use, and for slopes."""
+    a = None if neuron.type is NeuronType.PRELU else neuron.a
+    return np.asarray([alpha, *(0.0 if v is None else v for v in (a, neuron.b, neuron.c))], dtype)
+
+
 NAMES = list(neurons())
 
 assert {n.type for n in neurons().values()} == set(NeuronType)

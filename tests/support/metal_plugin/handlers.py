@@ -153,13 +153,13 @@ class Handlers:
         return True
 
     def _forward(self, operands, attributes):
-        kind, axes = NeuronType(attributes["neuron_type"]), attributes["matrix_axes"]
+        kind, axes = NeuronType(attributes["neuron_type"]), attributes["batch_axes"]
         scalars, bias, slope = _vectors(kind, operands[1:])
         kernel = metal.Kernel(kind, str(operands[0].dtype), forward=True, bias=bias is not None)
         return [self._host.forward(kernel, *_matrices(axes, operands[:1], scalars, bias, slope))]
 
     def _gradient(self, operands, attributes):
-        kind, axes = NeuronType(attributes["neuron_type"]), attributes["matrix_axes"]
+        kind, axes = NeuronType(attributes["neuron_type"]), attributes["batch_axes"]
         scalars, bias, slope = _vectors(kind, operands[2:])
         flags = [bool(attributes[name]) for name in ("bias_gradient", "slope_gradient", "from_y")]
         kernel = metal.Kernel(kind, str(operands[1].dtype), False, bias is not None, *flags)
