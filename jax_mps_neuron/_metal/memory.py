@@ -40,7 +40,7 @@ class Memory:
         """
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         self._check_length(name, raw.nbytes)
-        # Metal takes whole pages only. A temporary made by ascontiguousarray does not outlive this function.
+        # Metal takes whole pages only. A copy by ascontiguousarray does not outlive this function.
         whole_pages = raw.ctypes.data % mmap.PAGESIZE == 0 and raw.nbytes % mmap.PAGESIZE == 0
         if array.flags.c_contiguous and whole_pages:
             buffer = self._device.newBufferWithBytesNoCopy_length_options_deallocator_(

@@ -71,7 +71,7 @@ class Kernel:
         if self.bias_gradient and not self.bias:
             raise ValueError("bias_gradient must be False without a bias, got True")
         if self.slope_gradient and self.type is not NeuronType.PRELU:
-            raise ValueError(f"slope_gradient must be False for {self.type.name}, got True. PRELU has slopes.")
+            raise ValueError(f"slope_gradient must be False for {self.type.name}, got True")
         if self.from_y and self.type not in FROM_Y:
             types = ", ".join(neuron_type.name for neuron_type in FROM_Y)
             raise ValueError(f"from_y must be False for {self.type.name}, got True. It works with {types}.")

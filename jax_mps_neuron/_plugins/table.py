@@ -52,8 +52,8 @@ class _FfiExtension(ctypes.Structure):
     )
 
 
-# The size without padding, which is what plugins check. Some versions had an api_version before the handler.
-# Plugins of those versions expect 4 bytes more and return an error.
+# The size without padding, which is what plugins check. Some versions had an api_version before the
+# handler. Plugins of those versions expect 4 bytes more and return an error.
 _REGISTER_SIZE = 52
 
 
@@ -117,7 +117,8 @@ def register_handler(table: int, target: str, handler: int, platform: str) -> No
 def _api(table: int) -> _Api:
     size = c_size_t.from_address(table).value
     if size < ctypes.sizeof(_Api):
-        raise TableError(f"the plugin's PJRT table must have at least {ctypes.sizeof(_Api)} bytes, got {size}")
+        least = ctypes.sizeof(_Api)
+        raise TableError(f"the plugin's PJRT table must have at least {least} bytes, got {size}")
     return _Api.from_address(table)
 
 
@@ -139,8 +140,8 @@ def _ffi_extension(table: int) -> _FfiExtension:
         raise TableError("the plugin has no FFI extension, so it does not run third-party custom calls")
     if extension.struct_size < ctypes.sizeof(_FfiExtension):
         raise TableError(
-            f"the plugin's FFI extension must have at least {ctypes.sizeof(_FfiExtension)} bytes to register "
-            f"handlers, got {extension.struct_size}"
+            f"the plugin's FFI extension must have at least {ctypes.sizeof(_FfiExtension)} bytes to "
+            f"register handlers, got {extension.struct_size}"
         )
     ffi = _FfiExtension.from_address(address)
     if not ffi.register_handler:

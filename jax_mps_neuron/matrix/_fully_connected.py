@@ -40,7 +40,7 @@ class _DenseKernel(BinaryKernel):
     source_output_feature_channels: int | None = dataclasses.field(default=None, metadata=SIZE)
 
     def set_source_output_feature_channels(self: D, count: int | None) -> D:
-        """Returns this kernel for at most `count` output channels; None for all channels from the origin."""
+        """Returns this kernel for at most `count` output channels; None for all from the origin."""
         return dataclasses.replace(self, source_output_feature_channels=count)
 
     def _batch_with_weights(self, source: Matrix, weights: Matrix) -> Batch | None:
