@@ -1,8 +1,9 @@
-"""The Metal kernels: source, launches, a launcher for Apple GPUs, a jit that uses it, and Metal plugins."""
+"""The Metal kernels: their source and launches, Apple GPUs, `jit`, and registration on Metal plugins."""
 
 from ._metal.bindings import MetalError
 from ._metal.device import Device
-from ._metal.source import Kernel, Launch, launch_for, source
+from ._metal.launch import Launch, launch_for
+from ._metal.source import Kernel, source
 from ._plugins.targets import register_targets
 from ._staging.staging import jit
 

@@ -37,5 +37,5 @@ def as_neuron_gradient(results: Sequence[Array], given: Arguments) -> NeuronGrad
 
 def _like(value: Array, like: Any) -> Array:
     if jnp.size(like) == 1 and value.size != 1:
-        value = jnp.sum(value)  # one slope is shared by all channels
-    return value.reshape(jnp.shape(like)).astype(jnp.result_type(like))
+        value = value.sum(keepdims=True)  # one slope is shared by all channels
+    return value.reshape(jnp.shape(like)).astype(jnp.result_type(like), copy=False)

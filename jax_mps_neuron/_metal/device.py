@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from math import prod
 from typing import Any
 
 import jax
@@ -11,13 +12,15 @@ import numpy as np
 
 from .._core.arguments import Arguments, gather, prepare, prepare_gradient, require_array
 from .._core.descriptor import Neuron, NeuronType
-from .._core.results import NeuronGradient
-from .._core.signature import Operands, Signature
-from .bindings import Memory, MetalError, bindings, words
+from .._core.results import NeuronGradient, as_neuron_gradient
+from .._core.signature import Signature
+from .bindings import MetalError, bindings, words
+from .launch import Launch, Size, launch_for
+from .memory import Memory, Shared
 from .pipelines import Pipelines
-from .source import DTYPES, SUM_NAME, Kernel, launch_for
+from .source import DTYPES, SUM_NAME, Kernel
 
-__all__ = ["Device", "MetalError", "default_device", "execute", "unavailable_reason"]
+__all__ = ["Device", "default_device", "execute", "unavailable_reason"]
 
 
 def unavailable_reason() -> str:
@@ -31,7 +34,11 @@ def unavailable_reason() -> str:
 
 @cache
 def default_device() -> Device:
-    """The system's default GPU, the same `Device` each time. Raises `MetalError` where there is none."""
+    """The system's default GPU, the same `Device` each time.
+
+    Raises:
+      MetalError: there is no Apple GPU to run on.
+    """
     return Device()
 
 
@@ -43,100 +50,101 @@ def execute(signature: Signature, operands: Sequence[np.ndarray]) -> list[np.nda
 class Device:
     """An Apple GPU.
 
-    Each kernel is compiled once, when first used. NumPy arrays are used where they lie if they begin at a
-    page of memory and fill whole pages, as large arrays often do; others are copied. Results are new arrays
-    in memory that the GPU shares. Every call waits until the GPU is done. Threads may share a device.
+    Metal compiles each kernel once, on its first use. Large NumPy arrays are often page-aligned and whole
+    pages long; the GPU reads those in place. It copies other arrays. Results are new arrays in memory that
+    the GPU and the CPU share. Every call waits until the GPU is done. Threads may share a device.
 
     Args:
       device: an `MTLDevice`; None for the system's default.
 
     Attributes:
-      name: what Metal calls the GPU.
+      name: Metal's name of the GPU.
       handle: the `MTLDevice`.
       queue: its `MTLCommandQueue`.
-      memory: its buffers.
-      pool: makes the autorelease pool in which all of this is used.
+      memory: allocates its buffers.
+      pool: makes the autorelease pool that all of these need.
 
     Raises:
-      MetalError: PyObjC's Metal is not installed, the system has none, or there is no GPU.
+      MetalError: this is not macOS, PyObjC's Metal is not installed, or there is no GPU.
+
+    Example:
+      >>> device = Device()  # doctest: +SKIP
+      >>> device.neuron(np.float32([-1.0, 0.0, 2.0]), Neuron.relu(0.1))  # doctest: +SKIP
+      array([-0.1,  0. ,  2. ], dtype=float32)
     """
 
     def __init__(self, device: Any = None):
         self._metal, self._objc = bindings()
         self.handle = self._metal.MTLCreateSystemDefaultDevice() if device is None else device
         if self.handle is None:
-            raise MetalError("Metal finds no GPU: MTLCreateSystemDefaultDevice() returns none")
+            raise MetalError("Metal finds no GPU: MTLCreateSystemDefaultDevice() returned nil")
         self.name = str(self.handle.name())
         self.queue = self.handle.newCommandQueue()
         if self.queue is None:
-            raise MetalError(f"{self.name} gives no command queue")
+            raise MetalError(f"{self.name} makes no command queue")
         self.memory = Memory(self.handle, self.name)
         self.pool = self._objc.autorelease_pool
         self._pipelines = Pipelines(self.handle, self.name)
 
-    # What users call
+    # For users
 
     def neuron(self, x: Any, neuron: Neuron, bias: Any = None, *, alpha: float = 1.0) -> np.ndarray:
-        """y = f(alpha * x + bias), as `jax_mps_neuron.neuron`, on NumPy arrays.
+        """y = f(alpha * x + bias), as `jax_mps_neuron.neuron` computes it, on NumPy arrays.
 
         Args:
           x: shape [..., channels]; float32, float16 or bfloat16.
-          neuron: the type and its parameters.
+          neuron: the type f and its parameters.
           bias: shape [channels], or None.
-          alpha: a number.
+          alpha: a real scalar.
 
         Returns:
-          y, of x's shape and dtype.
+          y, in x's shape and dtype.
 
         Raises:
-          TypeError: as `jax_mps_neuron.neuron`, and for another dtype.
+          TypeError: as `jax_mps_neuron.neuron`, and for float64 if JAX has it enabled.
           ValueError: as `jax_mps_neuron.neuron`.
           MetalError: the kernel did not compile or did not run.
         """
         given = gather(x, neuron, bias, alpha)
-        dtype = jax.eval_shape(_checked(neuron.type), given).x.dtype
+        checked = jax.eval_shape(_check(prepare, neuron.type), given)
         signature = Signature(neuron.type, forward=True, bias=bias is not None)
-        return self.execute(signature, [np.asarray(x, dtype), *_small_operands(given, x)])[0]
+        (y,) = self.execute(signature, [_like(x, checked.x), *_vectors(given, checked)])
+        return y.reshape(np.shape(x))
 
     def neuron_gradient(
         self, gradient: Any, x: Any, neuron: Neuron, bias: Any = None, *, alpha: float = 1.0
     ) -> NeuronGradient:
-        """The gradient, as `jax_mps_neuron.neuron_gradient`, on NumPy arrays.
+        """The gradient of a neuron, as `jax_mps_neuron.neuron_gradient` computes it, on NumPy arrays.
 
         Args:
-          gradient: with respect to y; x's shape.
+          gradient: the incoming gradient, with respect to y; x's shape.
           x: shape [..., channels]; float32, float16 or bfloat16.
-          neuron: the type and its parameters.
+          neuron: the type f and its parameters.
           bias: shape [channels], or None.
-          alpha: a number.
+          alpha: a real scalar.
 
         Returns:
           The three gradients as NumPy arrays.
 
         Raises:
-          TypeError: as `jax_mps_neuron.neuron_gradient`, and for another dtype.
+          TypeError: as `jax_mps_neuron.neuron_gradient`, and for float64 if JAX has it enabled.
           ValueError: as `jax_mps_neuron.neuron_gradient`.
           MetalError: the kernel did not compile or did not run.
         """
         require_array("gradient", gradient)
         given = gather(x, neuron, bias, alpha)
-        dtype = jax.eval_shape(_checked_gradient(neuron.type), given, gradient).x.dtype
+        _, checked = jax.eval_shape(_check(prepare_gradient, neuron.type), gradient, given)
+        has_bias, has_slope = given.bias is not None, given.slope is not None
         signature = Signature(
-            neuron.type,
-            bias=bias is not None,
-            bias_gradient=bias is not None,
-            slope_gradient=neuron.type is NeuronType.PRELU,
+            neuron.type, bias=has_bias, bias_gradient=has_bias, slope_gradient=has_slope
         )
-        arrays = [np.asarray(gradient, dtype), np.asarray(x, dtype), *_small_operands(given, x)]
-        data, *sums = self.execute(signature, arrays)
-        of_bias = None if bias is None else _like(sums.pop(0), bias)
-        of_slope = _like(sums.pop(0), neuron.a) if sums else None
-        return NeuronGradient(_like(data, x), of_bias, of_slope)
+        arrays = [_like(gradient, checked.x), _like(x, checked.x), *_vectors(given, checked)]
+        return as_neuron_gradient(self.execute(signature, arrays), given)
 
-    # What JAX's side calls
+    # For JAX
 
     def execute(self, signature: Signature, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Runs one call: one launch, and a second one for sums of several strips.
+        """Runs one call: one launch, and a second one if a sum has several strips.
 
         Args:
           signature: what the call computes.
@@ -146,146 +154,112 @@ class Device:
           The results, in the order of ``signature.result_names``.
 
         Raises:
-          TypeError: the Metal kernels do not have x's dtype.
+          TypeError: the Metal kernels do not support x's dtype.
           MetalError: the kernel did not compile or did not run.
         """
-        named = signature.named(operands)
-        x = named.x
+        x = signature.named(operands).x
         if x.dtype.name not in DTYPES:
-            raise TypeError(f"x must have dtype {', '.join(DTYPES)} on Metal, got {x.dtype}")
-        batch = signature.batch_shape(operands)
-        shape = x.shape[signature.batch_axes :]
-        channels = shape[-1] if shape else 1
-        count, rows = _product(batch), _product(shape[:-1])
-        if not count * rows * channels:
-            y = np.zeros((*batch, *shape), x.dtype)
-            return [y] + [np.zeros((*batch, *shape[-1:]), np.float32) for _ in signature.result_names[1:]]
-        elements = rows * channels
-        sizes = Operands(elements, elements, 4, channels, channels)
-        merged = {
-            name: _merge(getattr(named, name), batch, getattr(sizes, name))
-            for name in signature.operand_names
-        }
-        y, *totals = self._launch(Kernel.of(signature, x.dtype.name), merged, (count, rows, channels))
-        return [y.reshape(batch + shape), *(t.reshape(batch + shape[-1:]) for t in totals)]
+            raise TypeError(f"x must have dtype {' or '.join(DTYPES)} on Metal, got {x.dtype}")
+        full = signature.full_shape(operands)
+        batch, entry = full[: signature.batch_axes], full[signature.batch_axes :]
+        shapes = [full] + [batch + entry[-1:]] * (len(signature.result_names) - 1)
+        if not prod(full):
+            return [np.zeros(s, np.float32 if i else x.dtype) for i, s in enumerate(shapes)]
+        merged = {n: _merge(o, batch) for n, o in zip(signature.operand_names, operands, strict=True)}
+        kernel = Kernel.of(signature, x.dtype.name)
+        sizes = prod(batch), prod(entry[:-1]), prod(entry[-1:])
+        results = self._launch(kernel, merged, sizes)
+        return [result.reshape(shape) for result, shape in zip(results, shapes, strict=True)]
 
-    def _launch(
-        self,
-        kernel: Kernel,
-        operands: dict[str, np.ndarray],
-        sizes: tuple[int, int, int],
-    ) -> list[np.ndarray]:
-        """Launches a kernel on operands of [1 or batch, elements], and returns its results, flat."""
-        batch, rows, channels = sizes
+    def _launch(self, kernel: Kernel, operands: dict[str, np.ndarray], sizes: Size) -> list[np.ndarray]:
+        """Launches a kernel on [batch, rows, channels].
+
+        Args:
+          kernel: the kernel.
+          operands: each of shape [1 or batch, elements].
+          sizes: (batch, rows, channels).
+
+        Returns:
+          The results, flat.
+        """
         shared = tuple(name for name, operand in operands.items() if len(operand) == 1)
-        launch = launch_for(kernel, batch, rows, channels, shared=shared)
+        launch = launch_for(kernel, *sizes, shared=shared)
         with self.pool():
             pipelines = self._pipelines.of(kernel)
-            x = operands["x"]
-            names = [*([] if kernel.forward else ["gradient"]), "x", "scalars", "bias", "slope"]
-            buffers = [self.memory.of(n, operands[n]) if n in operands else None for n in names]
-            y = self.memory.new("the result", batch * rows * channels, x.dtype)
-            f32 = np.dtype(np.float32)
-            partials = [
-                self.memory.new("the partial sums", launch.partials, f32) if wanted else None
-                for wanted in (kernel.bias_gradient, kernel.slope_gradient)
-            ]
-            wanted = [partial for partial in partials if partial is not None]
-            sums = wanted
+            buffers = {name: self.memory.of(name, operand) for name, operand in operands.items()}
+            first = "y" if kernel.forward else "data"
+            results = [self.memory.new("the result", prod(sizes), operands["x"].dtype)]
+            buffers[first] = results[0].buffer
+            partials = self._sums(kernel, launch.partials, "the partial sums")
+            buffers |= {name: partial.buffer for name, partial in partials.items()}
+            bound = [buffers.get(name) for name in kernel.buffers[:-1]]
+            steps = [(pipelines[kernel.name], bound, launch.grid, launch.threads)]
+            sums = partials
             if launch.strips > 1:
-                sums = [self.memory.new("the sums", batch * channels, f32) for _ in wanted]
-            buffers += [y.buffer] + ([] if kernel.forward else [p and p.buffer for p in partials])
-            commands = self.queue.commandBuffer()
-            encoder = commands.computeCommandEncoder()
-            try:
-                self._dispatch(
-                    encoder, pipelines[kernel.name], buffers, launch.constants, launch.grid, launch.threads
-                )
-                if launch.strips > 1:
-                    for partial, total in zip(wanted, sums, strict=True):
-                        self._dispatch(
-                            encoder,
-                            pipelines[SUM_NAME],
-                            [partial.buffer, total.buffer],
-                            launch.constants,
-                            launch.sum_grid,
-                            launch.sum_threads,
-                        )
-            finally:  # Metal ends the process over an encoder that is let go before it is ended.
-                encoder.endEncoding()
-            commands.commit()
-            commands.waitUntilCompleted()
-            if commands.status() != self._metal.MTLCommandBufferStatusCompleted:
-                raise MetalError(f"{kernel.name} failed on {self.name}: {words(commands.error())}")
-        return [y.array(), *(total.array() for total in sums)]
+                sums = self._sums(kernel, sizes[0] * sizes[2], "the sums")
+                add = pipelines[SUM_NAME]
+                for name, total in sums.items():
+                    pair = [partials[name].buffer, total.buffer]
+                    steps.append((add, pair, launch.sum_grid, launch.sum_threads))
+            self._run(kernel, launch, steps)
+        return [result.array() for result in (*results, *sums.values())]
 
-    def _dispatch(
-        self,
-        encoder: Any,
-        pipeline: Any,
-        buffers: list[Any],
-        constants: bytes,
-        grid: tuple[int, int, int],
-        threads: tuple[int, int, int],
-    ) -> None:
-        encoder.setComputePipelineState_(pipeline)
-        for index, buffer in enumerate(buffers):
-            if buffer is not None:
-                encoder.setBuffer_offset_atIndex_(buffer, 0, index)
-        encoder.setBytes_length_atIndex_(constants, len(constants), len(buffers))
+    def _sums(self, kernel: Kernel, elements: int, what: str) -> dict[str, Shared]:
+        """Memory for the sums that a kernel computes, by name."""
+        names = [name for name in ("bias_gradient", "slope_gradient") if getattr(kernel, name)]
+        return {name: self.memory.new(what, elements, np.float32) for name in names}
+
+    def _run(self, kernel: Kernel, launch: Launch, steps: list[tuple[Any, list[Any], Size, Size]]) -> None:
+        """Runs (pipeline, buffers, grid, threads) in turn in one command buffer, and waits."""
         size = self._metal.MTLSizeMake
-        encoder.dispatchThreadgroups_threadsPerThreadgroup_(size(*grid), size(*threads))
+        commands = self.queue.commandBuffer()
+        encoder = commands.computeCommandEncoder()
+        try:
+            for pipeline, buffers, grid, threads in steps:
+                encoder.setComputePipelineState_(pipeline)
+                for index, buffer in enumerate(buffers):
+                    if buffer is not None:
+                        encoder.setBuffer_offset_atIndex_(buffer, 0, index)
+                constants = launch.constants
+                encoder.setBytes_length_atIndex_(constants, len(constants), len(buffers))
+                encoder.dispatchThreadgroups_threadsPerThreadgroup_(size(*grid), size(*threads))
+        finally:  # Metal ends the process if an encoder is released before it is ended.
+            encoder.endEncoding()
+        commands.commit()
+        commands.waitUntilCompleted()
+        if commands.status() != self._metal.MTLCommandBufferStatusCompleted:
+            raise MetalError(f"{kernel.name} failed on {self.name}: {words(commands.error())}")
 
 
 # Operands
 
 
 @cache
-def _checked(neuron_type: NeuronType) -> Any:
-    def check(given: Arguments) -> Arguments:
-        return prepare(neuron_type, given)
-
-    return jax.jit(check)
+def _check(function: Callable[..., Any], neuron_type: NeuronType) -> Callable[..., Any]:
+    """`prepare` or `prepare_gradient` of a type. JAX traces it once for each combination of shapes."""
+    return jax.jit(partial(function, neuron_type))
 
 
-@cache
-def _checked_gradient(neuron_type: NeuronType) -> Any:
-    def check(given: Arguments, gradient: Any) -> Arguments:
-        return prepare_gradient(neuron_type, gradient, given)[1]
-
-    return jax.jit(check)
+def _like(value: Any, checked: Any) -> np.ndarray:
+    """A value in the shape and dtype that `prepare` gives x."""
+    return np.asarray(value, checked.dtype).reshape(checked.shape)
 
 
-def _like(array: np.ndarray, like: Any) -> Any:
-    """In the shape of another array, and the dtype that JAX gives it."""
-    dtype = jax.dtypes.canonicalize_dtype(np.asarray(like).dtype)
-    if np.size(like) == 1 and array.size != 1:
-        array = array.sum()  # one slope is shared by all channels
-    return array.reshape(np.shape(like)).astype(dtype, copy=False)
-
-
-def _small_operands(given: Arguments, x: Any) -> list[np.ndarray]:
-    """The operands after x of checked arguments: scalars, [bias], [slope]."""
+def _vectors(given: Arguments, checked: Arguments) -> list[np.ndarray]:
+    """The operands after x: scalars, [bias], [slope], in the shapes that `prepare` gives them."""
     scalars = given.numbers
     if scalars is None:
         scalars = [given.alpha, given.a, given.b, given.c]
     operands = [np.asarray(scalars, np.float32)]
-    if given.bias is not None:
-        operands.append(np.asarray(given.bias, np.float32))
-    if given.slope is not None:
-        slope = np.asarray(given.slope, np.float32)
-        channels = np.shape(x)[-1:] or (1,)
-        operands.append(np.broadcast_to(slope.reshape(-1) if slope.size == 1 else slope, channels))
+    for value, aval in ((given.bias, checked.bias), (given.slope, checked.slope)):
+        if value is not None:
+            operands.append(np.broadcast_to(np.asarray(value, np.float32), aval.shape))
     return operands
 
 
-def _product(sizes: Sequence[int]) -> int:
-    return int(np.prod(sizes, dtype=np.int64))
-
-
-def _merge(operand: np.ndarray, batch: tuple[int, ...], size: int) -> np.ndarray:
-    """The operand as [1 or batch, elements]; a copy where only some batch axes are shared."""
-    leading = operand.shape[: len(batch)]
-    if leading != batch and _product(leading) != 1:
-        operand = np.broadcast_to(operand, (*batch, *operand.shape[len(batch) :]))
-    return operand.reshape(-1, size)
+def _merge(operand: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
+    """The operand as [1 or batch, elements]; a copy if the entries share it along some batch axes only."""
+    leading, entry = operand.shape[: len(batch)], operand.shape[len(batch) :]
+    if leading != batch and prod(leading) != 1:
+        operand = np.broadcast_to(operand, batch + entry)
+    return operand.reshape(-1, prod(entry))

@@ -17,7 +17,7 @@ class Pipelines:
 
     Args:
       device: the `MTLDevice`.
-      device_name: what errors call it.
+      device_name: its name in error messages.
     """
 
     def __init__(self, device: Any, device_name: str):
@@ -27,8 +27,13 @@ class Pipelines:
         self._compiling = threading.Lock()
 
     def of(self, kernel: Kernel) -> dict[str, Any]:
-        """The pipeline states of a kernel and of the one that adds its sums, by name; to be called in an
-        autorelease pool. Raises `MetalError`, with the compiler's log, where there can be none."""
+        """The pipeline states of a kernel and of the kernel that adds its partial sums, by host name.
+
+        The caller holds an autorelease pool.
+
+        Raises:
+          MetalError: Metal does not compile the kernel. The message contains the compiler's log.
+        """
         with self._compiling:
             if kernel not in self._compiled:
                 self._compiled[kernel] = self._compile(kernel)
@@ -46,14 +51,14 @@ class Pipelines:
                 raise MetalError(f"the library of {kernel.name} has no function {name}")
             pipeline, error = self._device.newComputePipelineStateWithFunction_error_(function, None)
             if pipeline is None:
-                raise MetalError(f"{name} gives no pipeline on {self._name}: {words(error)}")
+                raise MetalError(f"{self._name} makes no pipeline of {name}: {words(error)}")
             pipelines[name] = pipeline
         return pipelines
 
     def _options(self, kernel: Kernel) -> Any:
         metal = self._metal
         options = metal.MTLCompileOptions.alloc().init()
-        # NaN, infinities and the comparisons at a bend need exact arithmetic. macOS 15 has modes for it.
+        # NaN, infinities and the comparisons at a kink need exact arithmetic. macOS 15 added math modes.
         if options.respondsToSelector_("setMathMode:"):
             options.setMathMode_(metal.MTLMathModeSafe)
         else:
@@ -65,7 +70,7 @@ class Pipelines:
 
 
 def _log(error: Any, text: str) -> str:
-    """The compiler's log, with the lines of source that it names."""
+    """The compiler's log, followed by the lines of source that it names."""
     log = words(error)
     lines = text.splitlines()
     named = dict.fromkeys(int(n) for n in re.findall(r"^program_source:(\d+):", log, re.MULTILINE))

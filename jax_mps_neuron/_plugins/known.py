@@ -1,4 +1,4 @@
-"""What is known of each published Metal plugin."""
+"""What each published Metal plugin can do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Plugin(NamedTuple):
 
     Attributes:
       packages: the Python packages that contain it.
-      refuses: why it runs no third-party custom call, whoever registers one; empty if it may run one.
+      refuses: why it never runs a third-party custom call; empty if it may.
       callbacks: whether `jax.pure_callback` works under jit.
     """
 
@@ -21,7 +21,7 @@ class Plugin(NamedTuple):
     callbacks: bool
 
 
-# By the name of the platform in JAX, published by November 2026.
+# By JAX's name for the platform. The list is as published by November 2026.
 PLUGINS = {
     "METAL": Plugin(("jax-metal",), "does not accept third-party custom calls", False),
     "mtl": Plugin(("jax-graft", "metal-pjrt-core"), "", True),
@@ -35,5 +35,5 @@ _NAMES = {name.lower() for name in PLUGINS}
 
 
 def is_metal(platform: str) -> bool:
-    """Whether a platform belongs to a Metal plugin."""
+    """Whether a platform is that of a Metal plugin."""
     return platform.lower() in _NAMES

@@ -1,7 +1,7 @@
-"""The table of a PJRT plugin, as far as registering a custom call's handler needs it.
+"""The part of a PJRT plugin's table that registers a custom call's handler.
 
-Fields as in XLA's pjrt_c_api.h and pjrt_c_api_ffi_extension.h. Every struct says its size and grows at its
-end, so a field is read once the size says that it is there.
+The fields follow XLA's pjrt_c_api.h and pjrt_c_api_ffi_extension.h. Every struct states its size and grows
+at its end, so a field is read only if the size includes it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from ctypes import POINTER, c_char_p, c_int, c_size_t, c_void_p
 
 __all__ = ["TableError", "check", "register_handler", "version"]
 
-# The API that brought the FFI extension; 0.45 had laid out extensions as they are now.
+# The first API version with the FFI extension. Extensions have had this layout since 0.45.
 _OLDEST = (0, 53)
 _FFI_EXTENSION = 5
 
 
 class TableError(Exception):
-    """What a plugin's table lacks, or what it answered."""
+    """Why a handler cannot be registered: what the table lacks, or the plugin's error."""
 
 
 class _ApiVersion(ctypes.Structure):
@@ -52,8 +52,8 @@ class _FfiExtension(ctypes.Structure):
     )
 
 
-# Its size without padding, which is what plugins compare. For a while an api_version stood before the
-# handler: those plugins want 4 bytes more and answer with an error.
+# The size without padding, which is what plugins check. Some versions had an api_version before the
+# handler. Plugins of those versions expect 4 bytes more and return an error.
 _REGISTER_SIZE = 52
 
 
@@ -84,13 +84,13 @@ class _ErrorDestroy(ctypes.Structure):
 
 
 def version(table: int) -> tuple[int, int]:
-    """The version of the PJRT C API that the table at this address has."""
+    """The PJRT C API version of the table at an address."""
     api = _api(table)
     return api.version.major, api.version.minor
 
 
 def check(table: int) -> None:
-    """Raises a TableError that says why no handler can be registered through a table."""
+    """Raises a TableError if no handler can be registered through the table at an address."""
     _ffi_extension(table)
 
 
@@ -101,10 +101,10 @@ def register_handler(table: int, target: str, handler: int, platform: str) -> No
       table: the address of the plugin's PJRT_Api.
       target: the custom call's target.
       handler: the handler's address.
-      platform: the platform under which the plugin looks handlers up.
+      platform: the platform name under which the plugin looks up handlers.
 
     Raises:
-      TableError: the table has no FFI extension that can, or it refused.
+      TableError: the table does not support it, or the plugin returned an error.
     """
     extension = _ffi_extension(table)
     register = ctypes.CFUNCTYPE(c_void_p, POINTER(_RegisterHandler))(extension.register_handler)
@@ -117,17 +117,18 @@ def register_handler(table: int, target: str, handler: int, platform: str) -> No
 def _api(table: int) -> _Api:
     size = c_size_t.from_address(table).value
     if size < ctypes.sizeof(_Api):
-        raise TableError(f"the plugin's PJRT table has {size} bytes, too few to tell its version")
+        least = ctypes.sizeof(_Api)
+        raise TableError(f"the plugin's PJRT table must have at least {least} bytes, got {size}")
     return _Api.from_address(table)
 
 
 def _ffi_extension(table: int) -> _FfiExtension:
     api = _api(table)
-    found = api.version.major, api.version.minor
-    if found[0] != _OLDEST[0] or found < _OLDEST:
+    found, (major, oldest) = (api.version.major, api.version.minor), _OLDEST
+    if found[0] != major or found < _OLDEST:
         raise TableError(
-            "the plugin speaks PJRT C API {}.{}; its FFI extension is known from {}.{} on, up to the next "
-            "major version".format(*found, *_OLDEST)
+            f"the plugin's PJRT C API must be version {major}.{oldest} or a later {major}.x, "
+            f"got {found[0]}.{found[1]}"
         )
     address = api.extension_start
     while address:
@@ -136,19 +137,20 @@ def _ffi_extension(table: int) -> _FfiExtension:
             break
         address = extension.next
     else:
-        raise TableError("the plugin has no FFI extension, without which it runs no custom call of others")
+        raise TableError("the plugin has no FFI extension, so it does not run third-party custom calls")
     if extension.struct_size < ctypes.sizeof(_FfiExtension):
         raise TableError(
-            f"the plugin's FFI extension has {extension.struct_size} bytes, too few to register a handler"
+            f"the plugin's FFI extension must have at least {ctypes.sizeof(_FfiExtension)} bytes to "
+            f"register handlers, got {extension.struct_size}"
         )
     ffi = _FfiExtension.from_address(address)
     if not ffi.register_handler:
-        raise TableError("the plugin's FFI extension leaves out the function that registers a handler")
+        raise TableError("the plugin's FFI extension has no function that registers handlers")
     return ffi
 
 
 def _take_message(table: int, error: int) -> str:
-    """An error's message; the error is destroyed."""
+    """The message of an error, which this function destroys."""
     api = _api(table)
     read = ctypes.CFUNCTYPE(None, POINTER(_ErrorMessage))(api.error_message)
     destroy = ctypes.CFUNCTYPE(None, POINTER(_ErrorDestroy))(api.error_destroy)

@@ -26,8 +26,9 @@ from .known import PLUGINS, Plugin, is_metal
 
 __all__ = ["describe", "refusal", "register_targets", "unavailable_reason"]
 
-# For each platform on which handlers were registered: why they are not in force, empty if they are.
+# The platforms with an attempt to register handlers: why it failed, or empty if it succeeded.
 _outcomes: dict[str, str] = {}
+# The platforms whose handlers no program has used yet.
 _untried: set[str] = set()
 
 
@@ -45,7 +46,10 @@ def unavailable_reason(platform: str) -> str:
 
 
 def refusal(platform: str) -> str:
-    """Why a plugin cannot run the custom calls, from its table or as published; empty if it may."""
+    """Why a plugin can never run the custom calls; empty if it may.
+
+    Its table says so, or, where JAX does not give access to the table, what is known of the plugin.
+    """
     if platform in _outcomes:
         return _outcomes[platform]
     table = plugin_table(platform)
@@ -60,7 +64,7 @@ def refusal(platform: str) -> str:
 
 
 def describe(platform: str) -> str:
-    """One line about an installed Metal plugin: its packages, their versions, and what it can do."""
+    """One line about an installed Metal plugin: its packages with their versions, and what it can do."""
     known = PLUGINS.get(platform, Plugin((), "", False))
     packages = [f"{name} {version}" for name in known.packages if (version := _version(name))]
     parts = [" and ".join(packages) or "from an unknown package"]
@@ -69,8 +73,8 @@ def describe(platform: str) -> str:
         if table is not None:
             parts.append("PJRT C API {}.{}".format(*pjrt.version(table)))
     except pjrt.TableError:
-        pass  # the refusal below says so
-    parts.append(refusal(platform) or "has the FFI extension, through which handlers are registered")
+        pass  # the refusal below reports it
+    parts.append(refusal(platform) or "has the FFI extension, which registers handlers")
     parts.append("host callbacks work" if known.callbacks else "no host callbacks")
     return "; ".join(parts)
 
@@ -80,35 +84,36 @@ def register_targets(
 ) -> None:
     """Registers handlers of the neuron kernels on a plugin, for authors of plugins and handlers.
 
-    From then on ``lowering="auto"`` takes the custom call on that platform, and JAX forgets what it
-    compiled before. Call this in every process, after the plugin is registered with JAX and before anything
-    runs: an exported or cached program is not lowered again.
+    From then on, ``lowering="auto"`` takes the custom call on that platform. JAX's caches of compiled
+    programs are cleared. Call this in every process, after JAX has registered the plugin and before a
+    program runs: JAX does not lower an exported or cached program again.
 
-    If the plugin refuses the handlers, or does not compile a program with them, a warning says why and
-    ``lowering="auto"`` stays inline.
+    If the plugin refuses the handlers, or a program with them does not compile, a warning gives the reason
+    and ``lowering="auto"`` stays inline.
 
     Args:
-      platform: JAX's name of the plugin's platform.
+      platform: JAX's name for the plugin's platform.
       handlers: an XLA_FFI_Handler* for each of ``"jax_mps_neuron.neuron"`` and
         ``"jax_mps_neuron.neuron_gradient"``, as an address or a capsule (``jax.ffi.pycapsule``), valid
         until the process ends. The page on the Metal kernels describes their operands and attributes, under
         "A plugin that runs the kernels".
-      ffi_platform: the platform name under which the plugin looks handlers up, if it is not `platform`.
+      ffi_platform: the platform name under which the plugin looks up handlers, if it is not `platform`.
 
     Raises:
-      ValueError: JAX has no plugin of that platform, handlers are registered on it already, or the targets
-        are not these two.
+      ValueError: JAX has no plugin for that platform, the platform already has handlers, or `handlers` has
+        other keys.
       TypeError: a handler is neither an address nor a capsule.
 
     Example:
       >>> handlers = {"jax_mps_neuron.neuron": f, "jax_mps_neuron.neuron_gradient": g}
       >>> register_targets("mtl", handlers)
     """
-    # A plugin may call this while JAX starts its plugins, so JAX starts them only if the plugin is missing.
+    # A plugin may call this while JAX initializes its plugins. So this starts JAX only if the plugin is
+    # missing.
     if not has_plugin(platform):
         jax.extend.backend.backends()
     if platform == "cpu" or not has_plugin(platform):
-        raise ValueError(f"platform must be that of a plugin registered with JAX, got {platform!r}")
+        raise ValueError(f"platform must be the platform of a plugin registered with JAX, got {platform!r}")
     if _outcomes.get(platform) == "":
         raise ValueError(f"platform must have no registered handlers yet, got {platform!r}")
     if set(handlers) != {NEURON, NEURON_GRADIENT}:
@@ -117,14 +122,14 @@ def register_targets(
     try:
         table = plugin_table(platform)
         if table is None:
-            raise pjrt.TableError(f"JAX {jax.__version__} does not give access to the plugin's table")
+            raise pjrt.TableError(f"JAX {jax.__version__} does not give access to the plugin's PJRT table")
         for target, address in addresses.items():
             pjrt.register_handler(table, target, address, ffi_platform or platform)
     except pjrt.TableError as error:
         _fail(platform, str(error))
         return
     _outcomes[platform] = ""
-    # The first lowering tries them. Now, JAX may still be starting the plugin.
+    # The first lowering tries the handlers. At this point JAX may still be initializing the plugin.
     _untried.add(platform)
     jax.clear_caches()
 

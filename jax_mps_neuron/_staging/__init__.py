@@ -1,1 +1,1 @@
-"""`jmn.metal.jit`: a program cut at its neuron calls. Knows the primitives, not their lowering."""
+"""`jmn.metal.jit`: cuts a program at its neuron calls. Knows the primitives, not their lowering."""

@@ -1,4 +1,4 @@
-"""A jaxpr cut at its neuron calls: stretches for XLA to compile, and kernel calls between them."""
+"""Cuts a jaxpr at its neuron calls, into stretches that XLA compiles and kernel calls between them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["Program", "Stage", "cut"]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What runs at once: equations for one compiled program, or kernel calls that wait for the same one.
+    """Equations that run together: one compiled program, or kernel calls that wait for the same program.
 
     Attributes:
       is_kernel: whether the equations are kernel calls.
-      equations: in the program's order.
-      inputs: what they read of the inputs and of earlier stages.
-      outputs: what later stages and the caller read, by the name they read it under.
-      dead: the inputs that nobody reads afterwards.
-      on_host: inputs and outputs that none but kernels read afterwards.
+      equations: the equations, in the program's order.
+      inputs: the variables that they read from the program's inputs and from earlier stages.
+      outputs: the values that later stages and the caller read, by name.
+      dead: the inputs without a later use.
+      on_host: the inputs and outputs that only kernels read later.
     """
 
     is_kernel: bool
@@ -44,12 +44,12 @@ class Program:
     """A jaxpr in stages.
 
     Attributes:
-      inputs: of the jaxpr; a stage reads them by their variable.
+      inputs: the jaxpr's input variables, by which stages read them.
       outputs: the names of the jaxpr's outputs, in order.
-      constants: arrays that the function closed over.
-      operands: the same, and what kernel calls read that depends on no input.
-      stages: in order.
-      left: how many neuron calls are in loops, branches and the like, and so run inline.
+      constants: the arrays that the function closed over, by variable.
+      operands: the constants, and the kernels' operands that depend on no input, by variable.
+      stages: the stages, in order.
+      left: the number of neuron calls inside loops, branches and other equations, which run inline.
     """
 
     inputs: tuple[Var, ...]
@@ -61,15 +61,20 @@ class Program:
 
 
 def cut(closed: ClosedJaxpr) -> Program | None:
-    """Cuts a jaxpr at the neuron calls that the Metal kernels can run; None if it may be compiled as it is.
+    """Cuts a jaxpr at the neuron calls that the Metal kernels can run.
 
-    Calls around them (jit, checkpoint, custom derivatives) are inlined; a checkpoint keeps its barrier. The
-    order of the other equations, and so of their effects, stays. Calls inside of scan, while, cond and
-    other equations stay where they are, and their lowering becomes "auto", which compiles everywhere.
+    The calls that contain them (jit, checkpoint, custom derivatives) are inlined; a checkpoint keeps its
+    barrier. All other equations keep their order, and so do their effects. Neuron calls inside scan, while,
+    cond and other equations stay there, and get lowering "auto", which compiles everywhere.
+
+    Args:
+      closed: the jaxpr.
+
+    Returns:
+      The program; None if the jaxpr can be compiled unchanged.
 
     Raises:
-      NotImplementedError: the program holds mutable references, which cannot pass from one program to
-        the next.
+      NotImplementedError: the jaxpr has mutable references, which one program cannot pass to the next.
     """
     if not any(map(needs_care, closed.jaxpr.eqns)):
         return None
@@ -83,14 +88,16 @@ def cut(closed: ClosedJaxpr) -> Program | None:
 
 
 def _reads(equation: JaxprEqn, operands: dict[Var, Any]) -> list[Var]:
-    """The variables that an equation reads, but for a kernel call's operands that are known."""
+    """The variables that an equation reads, without the known operands of a kernel call."""
     variables = [v for v in equation.invars if isinstance(v, Var)]
     return [v for v in variables if v not in operands] if is_kernel_call(equation) else variables
 
 
 def _fold(equations: list[JaxprEqn], constants: dict[Var, Any]) -> dict[Var, np.ndarray]:
-    """Values of the kernel calls' operands that depend on no input, the parameters of most neurons: what is
-    computed here is not computed, and fetched, on every call."""
+    """The values of kernel operands that depend on no input, such as the parameters of most neurons.
+
+    They are computed once, here, rather than computed and fetched on every call.
+    """
     known = set(constants)
     for equation in equations:
         inputs = (v for v in equation.invars if isinstance(v, Var))
@@ -107,7 +114,7 @@ def _fold(equations: list[JaxprEqn], constants: dict[Var, Any]) -> dict[Var, np.
 
 
 def _live(equations: list[JaxprEqn], operands: dict[Var, Any], outputs: Sequence[Atom]) -> list[JaxprEqn]:
-    """The equations whose results or effects someone wants; a kernel makes no sum that nobody reads."""
+    """The equations with a used result or an effect. Kernel calls lose their unused sums."""
     live = {v for v in outputs if isinstance(v, Var)}
     kept = []
     for equation in reversed(equations):
@@ -122,14 +129,15 @@ def _live(equations: list[JaxprEqn], operands: dict[Var, Any], outputs: Sequence
 
 
 def _grouped(equations: list[JaxprEqn], operands: dict[Var, Any]) -> list[list[JaxprEqn]]:
-    """Stretches and kernel calls in turn, either of which may be empty.
+    """Stretches and groups of kernel calls in alternation. Any of them may be empty.
 
-    A kernel call goes as early as its operands allow, beside others that wait no less. The other equations
-    stay in order, as late as that: what a step needs at its end is not held through the step.
+    A kernel call joins the earliest group that its operands allow. All other equations keep their order,
+    and run as late as that order allows: a value that is needed at the end of a step is computed there.
     """
     turns: list[tuple[list[JaxprEqn], list[JaxprEqn]]] = [([], [])]
     ready: dict[Var, int] = {}  # the first turn that can read a variable
-    # Turns are apart as they are: what crosses to another is the operand of a barrier, not a copy of it.
+    # Stages are separate programs anyway. A value that crosses a barrier on the way to another stage is the
+    # barrier's operand, not a copy of it.
     barred: dict[Var, Atom] = {}
     for equation in equations:
         is_kernel = is_kernel_call(equation)
@@ -162,7 +170,7 @@ def _stages(
     names: list[Hashable] = []
     passed: dict[Hashable, Atom] = {}
     for i, atom in enumerate(outputs):
-        # An input, a literal or a second copy becomes an array of its own by passing through a stretch.
+        # An input, a literal or a repeated output becomes a separate array by passing through a stretch.
         if isinstance(atom, Var) and atom in computed:
             computed.remove(atom)
             names.append(atom)

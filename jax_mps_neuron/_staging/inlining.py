@@ -1,4 +1,4 @@
-"""A jaxpr without the calls around its neurons."""
+"""Inlines the calls that contain a jaxpr's neuron calls."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["Atom", "Inlined", "is_kernel_call", "needs_care", "new_variables"]
 
 Atom = Var | Literal
 
-# Calls that run their jaxpr once, under both of the names that versions of JAX give them; and the
-# parameter that holds it. A custom rule of differentiation has had its use once a program is traced.
+# The primitives that run a jaxpr once, with the parameter that holds it. Some have two names in the
+# supported versions of JAX. In a traced program, custom derivative rules have already been applied.
 _CALLS = {
     "pjit": "jaxpr",
     "jit": "jaxpr",
@@ -33,7 +33,7 @@ _CALLS = {
 
 
 def is_kernel_call(equation: JaxprEqn) -> bool:
-    """Whether the Metal kernels can run an equation, and its user leaves them the choice."""
+    """Whether the Metal kernels can run an equation, and its lowering allows it."""
     if equation.primitive not in (neuron_p, neuron_gradient_p) or equation.params["lowering"] == "inline":
         return False
     operands: list[Any] = [v.aval for v in equation.invars]
@@ -41,25 +41,25 @@ def is_kernel_call(equation: JaxprEqn) -> bool:
 
 
 def needs_care(equation: JaxprEqn) -> bool:
-    """Whether an equation is or holds a neuron call that must not be compiled as it is."""
+    """Whether an equation is or contains a neuron call that must not be compiled unchanged."""
     params, left = _compilable(equation)
     return is_kernel_call(equation) or left > 0 or params is not equation.params
 
 
 def new_variables(avals: Sequence[Any]) -> list[Var]:
-    """New variables; an inlined jaxpr may occur twice."""
+    """New variables of these avals, since a jaxpr may be inlined twice."""
     if not all(isinstance(aval, ShapedArray) for aval in avals):
-        raise NotImplementedError("it holds mutable references or tokens")
+        raise NotImplementedError("it has mutable references or tokens")
     return list(jax.make_jaxpr(lambda *_: ())(*avals).jaxpr.invars)
 
 
 class Inlined:
-    """The equations of jaxprs and of the calls in them that hold kernel calls, one after another.
+    """The equations of jaxprs, with the calls that contain kernel calls inlined.
 
     Attributes:
-      equations: each with variables of its own.
-      constants: values of the variables that jaxprs closed over.
-      left: how many kernel calls stay inside of other equations.
+      equations: the equations, in order, on new variables.
+      constants: the values of the variables that the jaxprs closed over.
+      left: the number of kernel calls that stay inside other equations.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,8 @@ class Inlined:
                 self.equations.append(equation.replace(invars=invars, outvars=outvars, params=params))
                 continue
             if equation.params.get("differentiated") and np.any(equation.params["prevent_cse"]):
-                # What is computed again waits for the cotangents, and is not merged with the first time.
+                # The barrier makes recomputation wait for the cotangents. Without it, XLA merges the second
+                # computation with the first.
                 avals = [v.aval for v in invars]
                 barrier = jax.make_jaxpr(lambda *values: jax.lax.optimization_barrier(values))(*avals)
                 invars = self.add(barrier, invars)
@@ -97,7 +98,7 @@ class Inlined:
 
 
 def _call(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """The jaxpr of a call that holds a kernel call to cut at, if the equation is one."""
+    """The jaxpr of an equation that is a call and contains a kernel call to cut at; otherwise None."""
     if equation.primitive.name not in _CALLS:
         return None
     jaxpr = equation.params[_CALLS[equation.primitive.name]]
@@ -107,7 +108,7 @@ def _call(equation: JaxprEqn) -> ClosedJaxpr | None:
 
 
 def _compilable(equation: JaxprEqn) -> tuple[dict[str, Any], int]:
-    """Parameters with which every platform compiles an equation, and the kernel calls hidden in it."""
+    """Parameters with which every platform compiles an equation, and how many kernel calls it contains."""
     params = equation.params
     if equation.primitive in (neuron_p, neuron_gradient_p):
         if is_kernel_call(equation) or params["lowering"] == "inline":
@@ -121,7 +122,7 @@ def _compilable(equation: JaxprEqn) -> tuple[dict[str, Any], int]:
             each = [visit(v) for v in value]
             if all(a is b for a, b in zip(each, value, strict=True)):
                 return value
-            # A linear solve's are a named tuple.
+            # Those of a linear solve are a named tuple.
             return value._make(each) if hasattr(value, "_make") else type(value)(each)
         if not isinstance(value, (Jaxpr, ClosedJaxpr)):
             return value

@@ -1,4 +1,4 @@
-"""How a staged function is cut, for its user to read."""
+"""The stages of a staged function, as its user sees them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class StageInfo(NamedTuple):
 
     Attributes:
       kind: "jit" or "kernel".
-      equations: how many there are.
-      kernels: the kernels' names and neuron types; empty for jit.
-      shapes: of the results that later stages or the caller read.
+      equations: the number of equations.
+      kernels: the kernels' names and neuron types; empty for a "jit" stage.
+      shapes: the shapes of the results that later stages or the caller read.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class StageInfo(NamedTuple):
 
 
 class Stages(tuple[StageInfo, ...]):
-    """The stages of a staged function; ``str`` is a table of them."""
+    """The stages of a staged function. ``str`` formats them as a table."""
 
     def __str__(self) -> str:
         def text(names: tuple[str, ...]) -> str:
@@ -44,7 +44,7 @@ class Stages(tuple[StageInfo, ...]):
 
 
 def stages_of(program: Program | None) -> Stages:
-    """The stages of a program; none of one that is not cut."""
+    """The stages of a program; empty without one."""
     return Stages(map(_info, program.stages if program else ()))
 
 

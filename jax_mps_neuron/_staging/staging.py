@@ -1,4 +1,4 @@
-"""`jit`: a compiled function whose neuron calls are Metal kernels, on any plugin."""
+"""`jit`: a compiled function whose neuron calls run as Metal kernels, on any plugin."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .stages import Stages, stages_of
 
 __all__ = ["jit"]
 
-# JAX donates on these platforms; elsewhere it warns, and copies.
+# The platforms on which JAX donates buffers. On others it warns and copies.
 _DONATING = ("cpu", "cuda", "rocm", "tpu")
 
-_SEVERAL_DEVICES = "it has arrays spread over several devices, so it runs as a plain jax.jit"
+_SEVERAL_DEVICES = "it has arrays on several devices, so it runs as a plain jax.jit"
 
 
 def jit(
@@ -37,32 +37,42 @@ def jit(
     donate_argnums: int | Sequence[int] | None = None,
     donate_argnames: str | Sequence[str] | None = None,
 ) -> Any:
-    """`jax.jit` with the neuron calls run by the Metal kernels, on a plugin that accepts no custom calls.
+    """`jax.jit` that runs neuron calls as Metal kernels, on any plugin.
 
-    The function is traced and its program cut at the calls of `neuron` and `neuron_gradient`, those of
-    `jax.grad` included. What lies between is compiled by `jax.jit`. A kernel's operands are fetched to the
-    host, which waits for the device, and its results are put back: that costs a round trip for each stage
-    of kernels, the copies where the plugin's memory is not the host's, and the fusion of an activation
-    with its neighbours. Kernels that wait for the same stretch run in one stage.
+    `jit` traces the function and cuts its program at the calls of `neuron` and `neuron_gradient`, those of
+    `jax.grad` included. `jax.jit` compiles the stretches between them. Each stage of kernels waits for the
+    device, fetches the kernels' operands to the host, and puts the results back. The cost is one round trip
+    per stage, the copies if the plugin does not share the host's memory, and the fusion of an activation
+    with its neighbours. Kernels that wait for the same stretch share a stage.
 
-    Inline, as XLA operations, stay calls whose lowering is "inline", those in float64 or of an empty array,
-    and those inside of scan, while or cond (a warning says so, once a function). The function is a plain
-    `jax.jit` where nothing is to cut, under `jax.disable_jit`, under another transformation (jit, vmap,
-    grad) of it, and, with a warning, on arrays spread over several devices.
+    Some calls stay inline, as XLA operations: calls with lowering "inline", in float64 or of an empty
+    array, and calls inside scan, while or cond. A warning reports the latter, once per function. The
+    function runs as a plain `jax.jit` if there is nothing to cut, under `jax.disable_jit`, and under another
+    transformation (jit, vmap, grad). It also does so, with a warning, on arrays on several devices.
 
     Args:
-      fun: a function that `jax.jit` takes; None makes a decorator of the options.
-      static_argnums: as for `jax.jit`.
-      static_argnames: as for `jax.jit`.
-      donate_argnums: as for `jax.jit`. A donated array is given to the last stretch that reads it, if a
-        result of that stretch can take its memory.
-      donate_argnames: the same by name.
+      fun: the function; None to use `jit` with options as a decorator.
+      static_argnums: as in `jax.jit`.
+      static_argnames: as in `jax.jit`.
+      donate_argnums: as in `jax.jit`. The last stretch that reads a donated array may reuse its memory for
+        a result.
+      donate_argnames: as in `jax.jit`.
 
     Returns:
-      A function with the arguments, results and errors of ``jax.jit(fun)``, and of the Metal device where
-      a kernel cannot run. ``stages(*args, **kwargs)`` shows how it is cut; ``trace``, ``lower`` and
-      ``eval_shape`` are those of the plain ``jax.jit(fun)``, before the cut; ``clear_cache()`` forgets what
-      was compiled.
+      A function with the arguments, results and errors of ``jax.jit(fun)``. It also has
+      ``stages(*args, **kwargs)``, which shows the cut without running anything, and ``clear_cache()``. Its
+      ``trace``, ``lower`` and ``eval_shape`` are those of ``jax.jit(fun)``, before the cut. A call raises
+      `MetalError` if a kernel cannot run.
+
+    Example:
+      >>> @jit
+      ... def layer(x, weights):
+      ...     return neuron(x @ weights, Neuron.gelu()).sum()
+      >>> print(layer.stages(jnp.ones((8, 4)), jnp.ones((4, 4))))
+      stage  kind    equations  kernels      results
+      0      jit     1                       float32[8,4]
+      1      kernel  1          neuron GELU  float32[8,4]
+      2      jit     1                       float32[]
     """
     options: dict[str, Any] = {
         "static_argnums": static_argnums,
@@ -76,16 +86,16 @@ def jit(
 
 
 class _Staged:
-    """A function under `jit`: a plan for each program that JAX traced for it."""
+    """A function under `jit`, with a plan for each program that JAX traced for it."""
 
     def __init__(self, fun: Callable[..., Any], options: dict[str, Any]):
-        self._jitted = jax.jit(fun, **options)  # which also checks the options
+        self._jitted = jax.jit(fun, **options)  # checks the options
         positions = _static_argnums(fun, **options)
         if positions != options["static_argnums"]:
             self._jitted = jax.jit(fun, **{**options, "static_argnums": positions})
         self._static = positions or ()
         functools.update_wrapper(self, fun)
-        # jax.jit keeps one jaxpr a signature (and setting), and forgets it with its other caches.
+        # jax.jit keeps one jaxpr per signature and setting, and drops it with its other caches.
         self._plans: WeakKeyDictionary[ClosedJaxpr, _Plan] = WeakKeyDictionary()
         self._warned: set[str] = set()
         jitted: Any = self._jitted
@@ -112,12 +122,12 @@ class _Staged:
         return plan.run(leaves, device)
 
     def stages(self, *args: Any, **kwargs: Any) -> Stages:
-        """How a call with these arguments is cut; nothing is run. No stages: it is a plain `jax.jit`."""
+        """The stages of a call with these arguments, without running it; none for a plain `jax.jit`."""
         program = self._plan(args, kwargs).program
         return stages_of(program)
 
     def clear_cache(self) -> None:
-        """Forgets everything traced and compiled for this function."""
+        """Drops everything traced and compiled for this function."""
         self._plans.clear()
         self._jitted.clear_cache()  # type: ignore[attr-defined]
 
@@ -141,8 +151,11 @@ def _static_argnums(
     static_argnames: str | Sequence[str] | None,
     **_: Any,
 ) -> tuple[int, ...] | None:
-    """The positions of the static arguments, on every version as the newest `jax.jit` has them: a negative
-    one counts from the last parameter, or from the last argument if there may be any number of them."""
+    """The positions of the static arguments, by the newest `jax.jit`'s rules on every version.
+
+    A negative position counts from the last parameter. Under ``*args`` it counts from the last argument, so
+    it stays negative.
+    """
     try:
         parameters = list(inspect.signature(fun).parameters.values())
     except (TypeError, ValueError):  # a built-in function may have no signature
@@ -163,7 +176,7 @@ def _static_argnums(
 
 
 class _Plan:
-    """What runs for one program: the stretches, compiled on their first call, and the kernels."""
+    """How one program runs: its stretches, each compiled on its first call, and its kernels."""
 
     def __init__(self, traced: Any, static: Sequence[int], count: int):
         positional, keywords = traced.args_info
@@ -175,7 +188,7 @@ class _Plan:
         self.warnings: list[str] = []
         donated = [info.donated for info in jax.tree_util.tree_leaves((positional, keywords))]
         if len(donated) < len(traced.jaxpr.in_avals):
-            return  # it closes over what another transformation traces, and JAX makes that inputs
+            return  # the function closes over tracers of another transformation, which JAX makes inputs
         constants = [c for c in traced.jaxpr.consts if isinstance(c, jax.Array)]
         if any(len(c.sharding.device_set) > 1 for c in constants):
             self.warnings.append(_SEVERAL_DEVICES)
@@ -188,7 +201,7 @@ class _Plan:
         if program is None:
             return
         if program.left:
-            self.warnings.append("neuron calls inside of scan, while, cond or the like run inline")
+            self.warnings.append("neuron calls inside scan, while, cond and similar operations run inline")
         self.program = program
         kept = {v for v, gives in zip(program.inputs, donated, strict=True) if not gives}
         self._stages: list[Callable[..., Any]] = []
@@ -221,7 +234,7 @@ def _take(values: dict[Any, Any], stage: Stage) -> list[Any]:
 
 
 def _compiled(name: str, stage: Stage, program: Program, kept: set[Var]) -> Callable[..., Any]:
-    """The stretch as a jitted function, which is given the inputs whose memory its results can take."""
+    """The stretch as a jitted function. Inputs whose memory a result can reuse are donated."""
     avals: list[Any] = [atom.aval for atom in stage.outputs.values()]
     free = Counter((aval.shape, aval.dtype) for aval in avals)
     given = []
@@ -234,7 +247,7 @@ def _compiled(name: str, stage: Stage, program: Program, kept: set[Var]) -> Call
             free[size] -= 1
             given.append(i)
     function = function_of(stage.equations, stage.inputs, list(stage.outputs.values()), program.constants)
-    function.__name__ = name  # which profiles and errors show
+    function.__name__ = name  # shown in profiles and errors
     return jax.jit(function, donate_argnums=given)
 
 
@@ -247,7 +260,7 @@ def _call(
 def _launch(
     stage: Stage, constants: dict[Any, Any], values: dict[Any, Any], device: jax.Device | None
 ) -> None:
-    """Runs the kernels of a stage: one wait for the device, and one transfer back."""
+    """Runs the kernels of a stage, with one wait for the device and one transfer back."""
 
     def on_host(atom: Any, value: Any) -> np.ndarray:
         return np.asarray(value, atom.aval.dtype)  # an argument may be a Python scalar, or wider

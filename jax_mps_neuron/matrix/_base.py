@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
 from .._core.arguments import floating, require_array
 from .._core.descriptor import Neuron, NeuronType, by_value, parameters_of, require_neuron
-from ._region import Batch, Matrix, Origin, batch_of, matrix, shared_size
+from ._region import Batch, Matrix, Origin, batch_of, matrix, read_vector, shared_size
 
 __all__ = ["BinaryKernel", "MatrixKernel", "NeuronKernel", "UnaryKernel"]
 
@@ -22,7 +23,7 @@ U = TypeVar("U", bound="UnaryKernel")
 B = TypeVar("B", bound="BinaryKernel")
 N = TypeVar("N", bound="NeuronKernel")
 
-# The fields that are children in a pytree, where a class has them; the others are static.
+# The fields that are children in a pytree, if a class has them. The others are static.
 _CHILDREN = ("neuron", "alpha")
 
 
@@ -30,9 +31,9 @@ def _count(name: str, value: Any) -> int:
     try:
         count = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} is {value!r}; it may be an integer from 0") from None
+        raise TypeError(f"{name} must be an integer of at least 0, got {value!r}") from None
     if count < 0:
-        raise ValueError(f"{name} is {value!r}; it may be an integer from 0")
+        raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
     return count
 
 
@@ -42,13 +43,13 @@ def _size(name: str, value: Any) -> int | None:
 
 def _origin(name: str, value: Any) -> Origin:
     if not isinstance(value, Iterable) or len(origin := tuple(value)) != 2:
-        raise TypeError(f"{name} is {value!r}; it may be (row, column)")
+        raise TypeError(f"{name} must be (row, column), got {value!r}")
     return _count(f"{name}'s row", origin[0]), _count(f"{name}'s column", origin[1])
 
 
 def _label(name: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}; it may be a string or None")
+        raise TypeError(f"{name} must be a string or None, got {value!r}")
     return value
 
 
@@ -57,7 +58,7 @@ def _number(name: str, value: Any) -> Any:
     return value
 
 
-# Which check a field's value goes through.
+# The check that a field's value goes through.
 LABEL = {"check": _label}
 NUMBER = {"check": _number}
 COUNT = {"check": _count}
@@ -67,11 +68,12 @@ ORIGIN = {"check": _origin}
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MatrixKernel:
-    """A kernel is a value: immutable, equal to another of its class with equal properties, and a pytree.
+    """The base of all kernels.
 
-    alpha and the neuron's parameters are leaves: they may be traced, mapped over, and have gradients. All
-    else is static. With concrete parameters it is hashable, and may be a static argument of jit. Setters
-    return another kernel.
+    A kernel is a value and a pytree. It is immutable, and equal to a kernel of the same class with equal
+    properties. alpha and the neuron's parameters are leaves, so they can be traced, mapped over and
+    differentiated. All other properties are static. A kernel with concrete parameters is hashable, and can
+    be a static argument of jit. Setters return a new kernel.
     """
 
     label: str | None = dataclasses.field(default=None, metadata=LABEL)
@@ -90,37 +92,37 @@ class MatrixKernel:
     # Setters
 
     def set_label(self: K, label: str | None) -> K:
-        """This kernel with a name, which its operations have in profiles (`jax.named_scope`)."""
+        """Returns this kernel with a name for its operations in profiles (`jax.named_scope`)."""
         return dataclasses.replace(self, label=label)
 
     def set_alpha(self: K, alpha: ArrayLike) -> K:
-        """This kernel with another scale: a real scalar."""
+        """Returns this kernel with another scale, a real scalar."""
         return dataclasses.replace(self, alpha=alpha)
 
     def set_source_number_of_feature_vectors(self: K, count: int | None) -> K:
-        """This kernel for at most so many rows; None for all that there are from the origin."""
+        """Returns this kernel for at most `count` rows; None for all rows from the origin."""
         return dataclasses.replace(self, source_number_of_feature_vectors=count)
 
     def set_source_input_feature_channels(self: K, count: int | None) -> K:
-        """This kernel for at most so many input channels; None for all that there are from the origin."""
+        """Returns this kernel for at most `count` input channels; None for all channels from the origin."""
         return dataclasses.replace(self, source_input_feature_channels=count)
 
     def set_result_matrix_origin(self: K, origin: Origin) -> K:
-        """This kernel writing from another (row, column) of the result matrix on."""
+        """Returns this kernel with another (row, column) where the result's region starts."""
         return dataclasses.replace(self, result_matrix_origin=origin)
 
     def set_batch_start(self: K, index: int) -> K:
-        """This kernel with another first matrix of [matrices, rows, columns]."""
+        """Returns this kernel with another first matrix of [matrices, rows, columns]."""
         return dataclasses.replace(self, batch_start=index)
 
     def set_batch_size(self: K, count: int | None) -> K:
-        """This kernel for so many matrices; None for all that there are from batch_start."""
+        """Returns this kernel for `count` matrices; None for all matrices from batch_start."""
         return dataclasses.replace(self, batch_size=count)
 
     # NSCopying, Equatable, Hashable, CustomStringConvertible
 
     def copy(self: K) -> K:
-        """Another kernel of equal properties."""
+        """Returns a new kernel with equal properties."""
         return dataclasses.replace(self)
 
     def _by_value(self) -> tuple[Any, ...]:
@@ -133,13 +135,13 @@ class MatrixKernel:
         return hash((type(self), self._by_value()))
 
     def __repr__(self) -> str:
-        """The properties that differ from their defaults, and the neuron."""
+        """The neuron, and the properties that differ from their defaults."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         shown = [
             f"{name}={value!r}"
             for name, value in values.items()
-            # An alpha that is an array may be traced, or several.
+            # An array cannot be compared: it may be traced, or hold several values.
             if name == "neuron" or isinstance(value, (jax.Array, np.ndarray)) or value != defaults[name]
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -168,11 +170,17 @@ class MatrixKernel:
     # For encode
 
     def _matrix(self, name: str, value: ArrayLike, origin: str) -> Matrix:
-        """An argument with its origin: the property of that name."""
+        """A matrix argument. `origin` is the property that holds its origin."""
         return matrix(name, value, origin, getattr(self, origin))
 
+    def _vector(
+        self, name: str, value: ArrayLike | None, batch: Batch | None, length: int, columns: Matrix
+    ) -> Array | None:
+        """The first elements of a vector argument, one for each of the columns; None for None."""
+        return None if value is None else read_vector(name, value, batch, length, columns.name)
+
     def _shared(self, name: str, *extents: tuple[Matrix, str]) -> int:
-        """What the size of that name comes to; each matrix has it as its "rows" or "columns"."""
+        """The size that the property of that name gives "rows" or "columns" of these matrices."""
         return shared_size(name, getattr(self, name), *extents)
 
     def _batch(self, *sources: Matrix) -> Batch | None:
@@ -189,7 +197,7 @@ class UnaryKernel(MatrixKernel):
     source_matrix_origin: Origin = dataclasses.field(default=(0, 0), metadata=ORIGIN)
 
     def set_source_matrix_origin(self: U, origin: Origin) -> U:
-        """This kernel reading from another (row, column) of its matrix on."""
+        """Returns this kernel with another (row, column) where the region of its matrix starts."""
         return dataclasses.replace(self, source_matrix_origin=origin)
 
 
@@ -201,17 +209,17 @@ class BinaryKernel(MatrixKernel):
     secondary_source_matrix_origin: Origin = dataclasses.field(default=(0, 0), metadata=ORIGIN)
 
     def set_primary_source_matrix_origin(self: B, origin: Origin) -> B:
-        """This kernel reading from another (row, column) of its first matrix on."""
+        """Returns this kernel with another (row, column) where the region of its first matrix starts."""
         return dataclasses.replace(self, primary_source_matrix_origin=origin)
 
     def set_secondary_source_matrix_origin(self: B, origin: Origin) -> B:
-        """This kernel reading from another (row, column) of its second matrix on."""
+        """Returns this kernel with another (row, column) where the region of its second matrix starts."""
         return dataclasses.replace(self, secondary_source_matrix_origin=origin)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class NeuronKernel(MatrixKernel):
-    """A kernel with a neuron, at first the one of type NONE."""
+    """A kernel with a neuron, which defaults to type NONE."""
 
     neuron: Neuron = dataclasses.field(default_factory=Neuron.none)
 
@@ -221,22 +229,22 @@ class NeuronKernel(MatrixKernel):
 
     @property
     def neuron_type(self) -> NeuronType:
-        """The type of the neuron."""
+        """The neuron's type."""
         return self.neuron.type
 
     @property
     def neuron_parameter_a(self) -> ArrayLike | None:
-        """The neuron's a; PReLU's slopes."""
+        """The neuron's a, or PReLU's slopes; None for a type that does not use it."""
         return self.neuron.a
 
     @property
     def neuron_parameter_b(self) -> ArrayLike | None:
-        """The neuron's b."""
+        """The neuron's b; None for a type that does not use it."""
         return self.neuron.b
 
     @property
     def neuron_parameter_c(self) -> ArrayLike | None:
-        """The neuron's c."""
+        """The neuron's c; None for a type that does not use it."""
         return self.neuron.c
 
     def set_neuron_type(
@@ -246,7 +254,10 @@ class NeuronKernel(MatrixKernel):
         parameter_b: ArrayLike | None = None,
         parameter_c: ArrayLike | None = None,
     ) -> N:
-        """This kernel with a neuron of any type but PRELU.
+        """Returns this kernel with a neuron of any type but PRELU.
+
+        As in Apple's setNeuronType:parameterA:parameterB:parameterC:, a parameter that the type does not
+        use is ignored. (A `Neuron` refuses it.)
 
         Args:
           neuron_type: a `NeuronType`, or its raw value.
@@ -255,33 +266,39 @@ class NeuronKernel(MatrixKernel):
           parameter_c: as parameter_a.
 
         Raises:
-          ValueError: the type is PRELU, which has a slope for each channel, or none that there is.
+          ValueError: `neuron_type` is PRELU, or not a neuron type.
         """
-        used = parameters_of(NeuronType(neuron_type))
-        given = {"a": parameter_a, "b": parameter_b, "c": parameter_c}
-        neuron = Neuron(neuron_type, **{name: given[name] for name in used})
-        if neuron.type is NeuronType.PRELU:
+        neuron_type = Neuron(neuron_type).type  # which raises for what is not a type
+        if neuron_type is NeuronType.PRELU:
             raise ValueError(
-                "neuron_type is PRELU, which has a slope for each channel and no scalar parameters; "
-                "set_neuron_to_prelu_with_parameters_a sets it"
+                "neuron_type must not be PRELU, which has a slope per channel and no scalar parameters. "
+                "Use set_neuron_to_prelu_with_parameters_a."
             )
-        return dataclasses.replace(self, neuron=neuron)
+        given = {"a": parameter_a, "b": parameter_b, "c": parameter_c}
+        used = {name: given[name] for name in parameters_of(neuron_type)}
+        return dataclasses.replace(self, neuron=Neuron(neuron_type, **used))
 
     def set_neuron_to_prelu_with_parameters_a(self: N, a: ArrayLike) -> N:
-        """This kernel with a PReLU of slopes a, of shape [channels], one for each channel of the region."""
+        """Returns this kernel with a PReLU of slopes a.
+
+        Args:
+          a: shape [channels], one slope for each channel of the region; or a scalar or shape [1], one slope
+            shared by all channels, which Apple's kernels do not have.
+        """
         return dataclasses.replace(self, neuron=Neuron.prelu(a))
 
     def _require_slopes(self, channels: int) -> None:
-        """Raises unless a PReLU has a slope for each channel of the region."""
+        """Raises unless a PReLU's slopes match the channels of the region."""
         if self.neuron.type is not NeuronType.PRELU:
             return
         if self.neuron.a is None:
             raise ValueError(
-                "neuron is a PRELU without slopes; set_neuron_to_prelu_with_parameters_a sets them"
+                "neuron must have slopes if it is a PRELU, got None. "
+                "Use set_neuron_to_prelu_with_parameters_a."
             )
         shape = floating("a (PReLU's slopes)", self.neuron.a).shape
         if shape not in ((channels,), (1,), ()):
             raise ValueError(
-                f"a (PRELU's slopes) has shape {shape}, but the region has {channels} channels; it may "
-                f"have shape {(channels,)}"
+                f"a (PReLU's slopes) must be a scalar or have shape {(channels,)} to match the channels of "
+                f"the region, got shape {shape}"
             )

@@ -14,7 +14,7 @@ from .._core.arguments import floating, scalar
 from .._core.descriptor import NeuronType
 from .._ops.dense import fully_connected
 from ._base import SIZE, BinaryKernel, NeuronKernel
-from ._region import read, read_vector, write
+from ._region import Batch, Matrix, by_matrix, read, read_vector, write
 
 __all__ = ["MatrixFullyConnected", "MatrixFullyConnectedGradient", "WeightsAndBiasGradient"]
 
@@ -22,11 +22,11 @@ D = TypeVar("D", bound="_DenseKernel")
 
 
 class WeightsAndBiasGradient(NamedTuple):
-    """What `MatrixFullyConnectedGradient.encode_for_weights_and_bias` computes.
+    """The gradients that `MatrixFullyConnectedGradient.encode_for_weights_and_bias` computes.
 
     Attributes:
-      weights: the gradient of the weights, [input channels, output channels] or one for each matrix.
-      bias: the gradient of the bias, [output channels] or one for each matrix.
+      weights: with respect to W, shape [input channels, output channels], or one for each matrix.
+      bias: with respect to the bias, shape [output channels], or one for each matrix.
     """
 
     weights: Array
@@ -35,39 +35,51 @@ class WeightsAndBiasGradient(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class _DenseKernel(BinaryKernel):
+    """What the layer and its gradient share."""
+
     source_output_feature_channels: int | None = dataclasses.field(default=None, metadata=SIZE)
 
     def set_source_output_feature_channels(self: D, count: int | None) -> D:
-        """This kernel for at most so many output channels; None for all that there are from the origin."""
+        """Returns this kernel for at most `count` output channels; None for all from the origin."""
         return dataclasses.replace(self, source_output_feature_channels=count)
+
+    def _batch_with_weights(self, source: Matrix, weights: Matrix) -> Batch | None:
+        """The batch of a source, which shares weights of two axes."""
+        return self._batch(source) if weights.array.ndim == 2 else self._batch(source, weights)
 
 
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class MatrixFullyConnected(NeuronKernel, _DenseKernel):
-    """y = neuron(alpha * x W + bias) on regions of matrices, as MPSMatrixFullyConnected.h defines it.
+    """y = f(alpha * x W + bias) on regions of matrices, as MPSMatrixFullyConnected.h defines it.
 
-    The region of x has min(source_number_of_feature_vectors, rows from primary_source_matrix_origin) rows
-    and min(source_input_feature_channels, columns from there) columns, that of W as many rows from
-    secondary_source_matrix_origin and min(source_output_feature_channels, columns from there) columns.
+    The region of x starts at primary_source_matrix_origin, and has source_number_of_feature_vectors rows
+    and source_input_feature_channels columns. The region of W starts at secondary_source_matrix_origin, and
+    has source_input_feature_channels rows and source_output_feature_channels columns. Regions are smaller
+    if their matrix ends before.
 
     Args:
-      neuron: the neuron; NONE to begin with.
+      neuron: the type f and its parameters; NONE by default.
       label: a name for profiles.
       alpha: a real scalar, which scales the product.
-      source_number_of_feature_vectors: at most so many rows of x; None for all.
-      source_input_feature_channels: at most so many columns of x and rows of W; None for all, of which both
-        have to have as many.
-      source_output_feature_channels: at most so many columns of W; None for all.
-      primary_source_matrix_origin: the (row, column) of x from which it reads.
-      secondary_source_matrix_origin: the same of W.
-      result_matrix_origin: the (row, column) of the result from which it writes.
+      source_number_of_feature_vectors: the most rows of x to read; None for all rows.
+      source_input_feature_channels: the most columns of x and rows of W to read; None for all, which must
+        be the same number in both.
+      source_output_feature_channels: the most columns of W to read; None for all columns.
+      primary_source_matrix_origin: the (row, column) where the region of x starts.
+      secondary_source_matrix_origin: the (row, column) where the region of W starts.
+      result_matrix_origin: the (row, column) where the region of the result starts.
       batch_start: the first matrix of [matrices, rows, columns].
-      batch_size: how many matrices; None for all from there.
+      batch_size: the number of matrices; None for all matrices from batch_start.
 
     Raises:
       TypeError: as `MatrixNeuron`.
       ValueError: as `MatrixNeuron`.
+
+    Example:
+      >>> kernel = MatrixFullyConnected(Neuron.relu(), alpha=0.5)
+      >>> kernel.encode(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, -1.0], [2.0, 1.0]]))
+      Array([[2.5, 0.5]], dtype=float32)
     """
 
     def encode(
@@ -77,78 +89,79 @@ class MatrixFullyConnected(NeuronKernel, _DenseKernel):
         bias_vector: ArrayLike | None = None,
         result_matrix: ArrayLike | None = None,
     ) -> Array:
-        """Computes y; see `jax_mps_neuron.fully_connected` for its dtypes and its gradient.
+        """Computes y. `jax_mps_neuron.fully_connected` describes its dtypes and its gradient.
 
         Args:
-          input_matrix: x, of shape [rows, input channels] or [matrices, rows, input channels]; float32,
+          input_matrix: x, shape [rows, input channels] or [matrices, rows, input channels]; float32,
             float16, bfloat16 or float64.
-          weight_matrix: W, of shape [input channels, output channels], which the matrices of x share, or
+          weight_matrix: W, shape [input channels, output channels], shared by the matrices of x, or
             [matrices, input channels, output channels].
-          bias_vector: shape [length], of at least the output channels, or [vectors, length], one for each
-            matrix of the input; None for no bias.
-          result_matrix: of as many axes as the input, with room for the region; None for a new one.
+          bias_vector: shape [length], at least as long as there are output channels, or [vectors, length],
+            one vector for each matrix of x; None for no bias.
+          result_matrix: an array with x's number of axes and room for the region; None for a new one.
 
         Returns:
-          result_matrix with y in the region from result_matrix_origin, and nothing else changed, in its
-          dtype. Without a result_matrix the region alone, [rows, output channels] or [batch size, rows,
-          output channels], in x's dtype.
+          result_matrix, in its own dtype, with y written to the region at result_matrix_origin. Without a
+          result_matrix, y alone: shape [rows, output channels] or [batch size, rows, output channels], in
+          x's dtype.
 
         Raises:
           TypeError: as `jax_mps_neuron.fully_connected`.
-          ValueError: as that, and if a region does not fit, W's has not a row for each channel of x's, or
-            PReLU's slopes are not as many as the output channels.
+          ValueError: as `jax_mps_neuron.fully_connected`, and if a region does not fit, the rows of W's
+            region do not match the columns of x's, or PReLU's slopes do not match the output channels.
         """
         with self._scope():
             x = self._matrix("input_matrix", input_matrix, "primary_source_matrix_origin")
             w = self._matrix("weight_matrix", weight_matrix, "secondary_source_matrix_origin")
-            batch = self._batch(x) if w.array.ndim == 2 else self._batch(x, w)
+            batch = self._batch_with_weights(x, w)
             rows = self._shared("source_number_of_feature_vectors", (x, "rows"))
             inputs = self._shared("source_input_feature_channels", (x, "columns"), (w, "rows"))
             outputs = self._shared("source_output_feature_channels", (w, "columns"))
             self._require_slopes(outputs)
-            bias = None
-            if bias_vector is not None:
-                bias = read_vector("bias_vector", bias_vector, batch, outputs, w.name)
-            operands = read(x, batch, rows, inputs), read(w, batch, inputs, outputs), bias
+            bias = self._vector("bias_vector", bias_vector, batch, outputs, w)
 
             def layer(x: Array, w: Array, bias: Array | None) -> Array:
                 return fully_connected(x, w, self.neuron, bias, self.alpha)
 
-            by_weights = 0 if w.array.ndim == 3 else None
-            by_bias = 0 if bias is not None and bias.ndim == 2 else None
-            if by_weights is None and by_bias is None:
-                y = layer(*operands)
-            else:
-                y = jax.vmap(layer, (0, by_weights, by_bias))(*operands)
+            apart = w.array.ndim == 3 or (bias is not None and bias.ndim == 2)
+            operands = (read(x, batch, rows, inputs), 2), (read(w, batch, inputs, outputs), 2), (bias, 1)
+            y = by_matrix(layer, *operands, apart=apart)
             return write("result_matrix", result_matrix, batch, self.result_matrix_origin, y)
 
 
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class MatrixFullyConnectedGradient(_DenseKernel):
-    """The gradients of a `MatrixFullyConnected` whose neuron is NONE, as MPSMatrixFullyConnected.h defines
-    them.
+    """The gradients of a `MatrixFullyConnected` of type NONE, as MPSMatrixFullyConnected.h defines them.
 
-    That of a neuron is `MatrixNeuronGradient`'s: it turns the gradient of the layer's result into the one
+    For another neuron, `MatrixNeuronGradient` first turns the gradient with respect to y into the gradient
     that this kernel takes.
 
     Args:
       label: a name for profiles.
-      alpha: a real scalar, the forward kernel's.
-      source_number_of_feature_vectors: at most so many rows of the incoming gradient and of x; None for
-        all.
-      source_input_feature_channels: at most so many columns of x and rows of W; None for all.
-      source_output_feature_channels: at most so many columns of the incoming gradient and of W; None for
-        all.
-      primary_source_matrix_origin: the (row, column) of the incoming gradient from which it reads.
-      secondary_source_matrix_origin: the same of W or of x.
-      result_matrix_origin: the (row, column) of the result matrix from which it writes.
+      alpha: a real scalar, the alpha of the `MatrixFullyConnected`.
+      source_number_of_feature_vectors: the most rows of the incoming gradient and of x to read; None for
+        all rows.
+      source_input_feature_channels: the most columns of x or rows of W to read; None for all.
+      source_output_feature_channels: the most columns of the incoming gradient and of W to read; None for
+        all columns.
+      primary_source_matrix_origin: the (row, column) where the region of the incoming gradient starts.
+      secondary_source_matrix_origin: the (row, column) where the region of W or x starts.
+      result_matrix_origin: the (row, column) where the region of the result starts.
       batch_start: the first matrix of [matrices, rows, columns].
-      batch_size: how many matrices; None for all from there.
+      batch_size: the number of matrices; None for all matrices from batch_start.
 
     Raises:
       TypeError: as `MatrixNeuron`.
       ValueError: as `MatrixNeuron`.
+
+    Example:
+      >>> kernel = MatrixFullyConnectedGradient(alpha=0.5)
+      >>> gradient, x, weights = jnp.ones((1, 2)), jnp.array([[4.0]]), jnp.array([[1.0, 3.0]])
+      >>> kernel.encode_for_data(gradient, weights)
+      Array([[2.]], dtype=float32)
+      >>> kernel.encode_for_weights_and_bias(gradient, x).weights
+      Array([[2., 2.]], dtype=float32)
     """
 
     def encode_for_data(
@@ -157,48 +170,37 @@ class MatrixFullyConnectedGradient(_DenseKernel):
         weight_matrix: ArrayLike,
         result_gradient_for_data_matrix: ArrayLike | None = None,
     ) -> Array:
-        """Computes the gradient of x: alpha * gradient W^T.
+        """Computes the data gradient, alpha * gradient W^T.
 
         Args:
-          gradient_matrix: the gradient with respect to the layer's result, of shape [rows, output channels]
-            or [matrices, rows, output channels]; float32, float16, bfloat16 or float64.
-          weight_matrix: W, of shape [input channels, output channels], which the matrices of the gradient
-            share, or [matrices, input channels, output channels].
-          result_gradient_for_data_matrix: of as many axes as the gradient, with room for the region; None
-            for a new one.
+          gradient_matrix: the gradient with respect to the layer's result, shape [rows, output channels] or
+            [matrices, rows, output channels]; float32, float16, bfloat16 or float64.
+          weight_matrix: W, shape [input channels, output channels], shared by the matrices of the gradient,
+            or [matrices, input channels, output channels].
+          result_gradient_for_data_matrix: an array with the gradient's number of axes and room for the
+            region; None for a new one.
 
         Returns:
-          The result with [rows, input channels] from result_matrix_origin written, and nothing else
-          changed, in its dtype. Without a result what would be written, in the dtype that holds the
-          gradient's and W's.
+          The given result, in its own dtype, with the data gradient written to the region at
+          result_matrix_origin. Without a given result, the data gradient alone: shape [rows, input
+          channels] or [batch size, rows, input channels], in the dtype to which gradient and W promote.
 
         Raises:
-          TypeError: a matrix is not of a floating dtype.
-          ValueError: a region does not fit, or W's has not a column for each one of the gradient's.
+          TypeError: a matrix does not have a floating dtype, or alpha is not real.
+          ValueError: a region does not fit, the columns of W's region do not match the gradient's, or alpha
+            is not a scalar.
         """
         with self._scope():
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")
             w = self._matrix("weight_matrix", weight_matrix, "secondary_source_matrix_origin")
-            batch = self._batch(gradient) if w.array.ndim == 2 else self._batch(gradient, w)
-            rows = self._shared(
-                "source_number_of_feature_vectors",
-                (gradient, "rows"),
-            )
+            batch = self._batch_with_weights(gradient, w)
+            rows = self._shared("source_number_of_feature_vectors", (gradient, "rows"))
             outputs = self._shared("source_output_feature_channels", (gradient, "columns"), (w, "columns"))
             inputs = self._shared("source_input_feature_channels", (w, "rows"))
-            data = self._product(
-                "...ro,...io->...ri",
-                read(gradient, batch, rows, outputs),
-                read(w, batch, inputs, outputs),
-                result_gradient_for_data_matrix,
-            )
-            return write(
-                "result_gradient_for_data_matrix",
-                result_gradient_for_data_matrix,
-                batch,
-                self.result_matrix_origin,
-                data,
-            )
+            g, of_w = read(gradient, batch, rows, outputs), read(w, batch, inputs, outputs)
+            name, result = "result_gradient_for_data_matrix", result_gradient_for_data_matrix
+            data = self._product("...ro,...io->...ri", g, of_w, result)
+            return write(name, result, batch, self.result_matrix_origin, data)
 
     def encode_for_weights_and_bias(
         self,
@@ -207,27 +209,28 @@ class MatrixFullyConnectedGradient(_DenseKernel):
         result_gradient_for_weight_matrix: ArrayLike | None = None,
         result_gradient_for_bias_vector: ArrayLike | None = None,
     ) -> WeightsAndBiasGradient:
-        """Computes the gradients of W, alpha * x^T gradient, and of the bias, the sum of gradient over
-        rows.
+        """Computes the gradient of W, alpha * x^T gradient, and of the bias, the sum over the rows.
 
         Args:
           gradient_matrix: as in `encode_for_data`.
-          input_matrix: x, of as many axes, with as many rows in its region.
-          result_gradient_for_weight_matrix: with room for [input channels, output channels]; of two axes
-            beside [matrices, rows, columns] it is that of weights which all matrices share. None for a new
-            one, with a matrix for each of the batch.
-          result_gradient_for_bias_vector: shape [length], at least the output channels, the sum over all
-            matrices, or [vectors, length], one for each matrix; None for a new one, with a vector for each
-            of the batch.
+          input_matrix: x, an array with the gradient's number of axes. Its region has as many rows.
+          result_gradient_for_weight_matrix: an array with room for [input channels, output channels] or
+            [matrices, input channels, output channels]; None for a new one, with a matrix for each matrix
+            of x. If it has two axes and x has three, it gets the sum over the matrices.
+          result_gradient_for_bias_vector: shape [length], at least as long as there are output channels,
+            for the sum over all matrices, or [vectors, length], one vector for each matrix; None for a new
+            one, with a vector for each matrix of x.
 
         Returns:
-          The results with [input channels, output channels] from result_matrix_origin and the first
-          elements written, and nothing else changed, in their dtypes. Where none is given, what would be
-          written, in the dtype that holds the gradient's and x's, and for the bias the gradient's.
+          The given results, in their own dtypes, with the gradient of W written to the region at
+          result_matrix_origin and the bias gradient to the first elements. Without given results, the
+          gradients alone: weights in the dtype to which gradient and x promote, bias in the gradient's
+          dtype.
 
         Raises:
-          TypeError: a matrix is not of a floating dtype.
-          ValueError: a region does not fit, or x's has not a row for each one of the gradient's.
+          TypeError: a matrix does not have a floating dtype, or alpha is not real.
+          ValueError: a region does not fit, the rows of x's region do not match the gradient's, or alpha is
+            not a scalar.
         """
         with self._scope():
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")
@@ -253,7 +256,7 @@ class MatrixFullyConnectedGradient(_DenseKernel):
             return WeightsAndBiasGradient(weights, write(name, result, batch, (0,), bias))
 
     def _product(self, equation: str, left: Array, right: Array, result: ArrayLike | None) -> Array:
-        """alpha times a product, rounded once: to the result's dtype, or to that which holds both."""
+        """alpha times a product, rounded once: to the result's dtype, or to the dtype of both factors."""
         both = jnp.result_type(left, right)
         wide = jnp.result_type(both, jnp.float32)
         alpha = scalar("alpha", self.alpha, NeuronType.NONE, wide)

@@ -13,7 +13,7 @@ from .._core.descriptor import Neuron, NeuronType
 from .._core.results import NeuronGradient
 from .._ops.activation import neuron, neuron_gradient
 from ._base import BinaryKernel, NeuronKernel, UnaryKernel
-from ._region import read, read_vector, write
+from ._region import by_matrix, read, write
 
 __all__ = ["MatrixNeuron", "MatrixNeuronGradient"]
 
@@ -21,27 +21,32 @@ __all__ = ["MatrixNeuron", "MatrixNeuronGradient"]
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class MatrixNeuron(NeuronKernel, UnaryKernel):
-    """y = neuron(alpha * x + bias) on a region of a matrix, as MPSMatrixNeuron.h defines it.
+    r"""y = f(alpha * x + bias) on a region of a matrix, as MPSMatrixNeuron.h defines it.
 
-    The region has min(source_number_of_feature_vectors, rows from source_matrix_origin) rows and
-    min(source_input_feature_channels, columns from there) columns, in the matrices batch_start to
-    batch_start + batch_size.
+    The region starts at source_matrix_origin in each of the matrices batch_start to batch_start +
+    batch_size - 1. It has source_number_of_feature_vectors rows and source_input_feature_channels columns,
+    or fewer if the matrix ends before.
 
     Args:
-      neuron: the neuron; NONE to begin with.
+      neuron: the type f and its parameters; NONE by default.
       label: a name for profiles.
       alpha: a real scalar.
-      source_number_of_feature_vectors: at most so many rows; None for all.
-      source_input_feature_channels: at most so many columns; None for all.
-      source_matrix_origin: the (row, column) of the input from which it reads: MTLOrigin's x and y.
-      result_matrix_origin: the (row, column) of the result from which it writes.
+      source_number_of_feature_vectors: the most rows to read; None for all rows.
+      source_input_feature_channels: the most columns to read; None for all columns.
+      source_matrix_origin: the (row, column) where the region of x starts: MTLOrigin's x and y.
+      result_matrix_origin: the (row, column) where the region of the result starts.
       batch_start: the first matrix of [matrices, rows, columns].
-      batch_size: how many matrices; None for all from there.
+      batch_size: the number of matrices; None for all matrices from batch_start.
 
     Raises:
-      TypeError: a size or an origin is not of integers, neuron is not a `Neuron`, alpha not a number, or
-        label not a string.
-      ValueError: a size or an origin is below 0.
+      TypeError: a size or an origin does not consist of integers, neuron is not a `Neuron`, alpha is not a
+        number, or label is not a string.
+      ValueError: a size or an origin is negative.
+
+    Example:
+      >>> kernel = MatrixNeuron(Neuron.relu(0.1), source_matrix_origin=(0, 1))
+      >>> kernel.encode(jnp.array([[1.0, -1.0, 2.0]]))
+      Array([[-0.1,  2. ]], dtype=float32)
     """
 
     def encode(
@@ -53,21 +58,20 @@ class MatrixNeuron(NeuronKernel, UnaryKernel):
         """Computes y.
 
         Args:
-          input_matrix: x, of shape [rows, columns] or [matrices, rows, columns]; float32, float16, bfloat16
-            or float64.
-          bias_vector: shape [length], of at least the region's columns, or [vectors, length], one for each
-            matrix of the input; None for no bias.
-          result_matrix: of as many axes as the input, with room for the region; None for a new one.
+          input_matrix: x, shape [rows, columns] or [matrices, rows, columns]; float32, float16, bfloat16 or
+            float64.
+          bias_vector: shape [length], at least as long as the region has columns, or [vectors, length], one
+            vector for each matrix of x; None for no bias.
+          result_matrix: an array with x's number of axes and room for the region; None for a new one.
 
         Returns:
-          result_matrix with y in the region from result_matrix_origin, and nothing else changed, in its
-          dtype. Without a result_matrix the region alone, [rows, columns] or [batch size, rows, columns],
-          in x's dtype.
+          result_matrix, in its own dtype, with y written to the region at result_matrix_origin. Without a
+          result_matrix, y alone: shape [rows, columns] or [batch size, rows, columns], in x's dtype.
 
         Raises:
           TypeError: as `jax_mps_neuron.neuron`.
-          ValueError: as that, and if a region does not fit or PReLU's slopes are not as many as its
-            columns.
+          ValueError: as `jax_mps_neuron.neuron`, and if a region does not fit or PReLU's slopes do not
+            match its columns.
         """
         with self._scope():
             x = self._matrix("input_matrix", input_matrix, "source_matrix_origin")
@@ -75,16 +79,13 @@ class MatrixNeuron(NeuronKernel, UnaryKernel):
             rows = self._shared("source_number_of_feature_vectors", (x, "rows"))
             channels = self._shared("source_input_feature_channels", (x, "columns"))
             self._require_slopes(channels)
-            bias = None
-            if bias_vector is not None:
-                bias = read_vector("bias_vector", bias_vector, batch, channels, x.name)
-            region = read(x, batch, rows, channels)
+            bias = self._vector("bias_vector", bias_vector, batch, channels, x)
 
             def activate(x: Array, bias: Array | None) -> Array:
                 return neuron(x, self.neuron, bias, alpha=self.alpha)
 
-            by_matrix = bias is not None and bias.ndim == 2
-            y = (jax.vmap(activate) if by_matrix else activate)(region, bias)
+            apart = bias is not None and bias.ndim == 2
+            y = by_matrix(activate, (read(x, batch, rows, channels), 2), (bias, 1), apart=apart)
             return write("result_matrix", result_matrix, batch, self.result_matrix_origin, y)
 
 
@@ -93,24 +94,29 @@ class MatrixNeuron(NeuronKernel, UnaryKernel):
 class MatrixNeuronGradient(NeuronKernel, BinaryKernel):
     """The gradient of a `MatrixNeuron`, as MPSMatrixNeuronGradient (MPSMatrixNeuron.h) defines it.
 
-    With z = alpha * x + bias: the data gradient is alpha f'(z) gradient, the bias gradient the sum of f'(z)
-    gradient over rows.
+    With z = alpha * x + bias, the data gradient is alpha * f'(z) * gradient, and the bias gradient is the
+    sum of f'(z) * gradient over the rows.
 
     Args:
-      neuron: the neuron; NONE to begin with.
+      neuron: the type f and its parameters; NONE by default.
       label: a name for profiles.
       alpha: a real scalar.
-      source_number_of_feature_vectors: at most so many rows; None for all.
-      source_input_feature_channels: at most so many columns; None for all.
-      primary_source_matrix_origin: the (row, column) of the incoming gradient from which it reads.
-      secondary_source_matrix_origin: the same of the input.
-      result_matrix_origin: the (row, column) of the data gradient from which it writes.
+      source_number_of_feature_vectors: the most rows to read; None for all rows.
+      source_input_feature_channels: the most columns to read; None for all columns.
+      primary_source_matrix_origin: the (row, column) where the region of the incoming gradient starts.
+      secondary_source_matrix_origin: the (row, column) where the region of x starts.
+      result_matrix_origin: the (row, column) where the region of the data gradient starts.
       batch_start: the first matrix of [matrices, rows, columns].
-      batch_size: how many matrices; None for all from there.
+      batch_size: the number of matrices; None for all matrices from batch_start.
 
     Raises:
       TypeError: as `MatrixNeuron`.
       ValueError: as `MatrixNeuron`.
+
+    Example:
+      >>> kernel = MatrixNeuronGradient(Neuron.relu(0.1))
+      >>> kernel.encode(jnp.ones((2, 2)), jnp.array([[1.0, -1.0], [2.0, 3.0]]), jnp.zeros(2)).bias
+      Array([2. , 1.1], dtype=float32)
     """
 
     def encode(
@@ -121,29 +127,30 @@ class MatrixNeuronGradient(NeuronKernel, BinaryKernel):
         result_gradient_for_data_matrix: ArrayLike | None = None,
         result_gradient_for_bias_vector: ArrayLike | None = None,
     ) -> NeuronGradient:
-        """Computes the gradients, in one call.
+        """Computes the gradients in one call.
 
         Args:
-          gradient_matrix: the gradient with respect to y, of shape [rows, columns] or [matrices, rows,
+          gradient_matrix: the gradient with respect to y, shape [rows, columns] or [matrices, rows,
             columns].
-          input_matrix: x, of as many axes, with the same region from its own origin.
+          input_matrix: x, an array with as many axes. Its region has the same size, from its own origin.
           bias_vector: as in `MatrixNeuron.encode`.
-          result_gradient_for_data_matrix: of as many axes, with room for the region; None for a new one.
-          result_gradient_for_bias_vector: shape [length], at least the region's columns, or [vectors,
-            length], one for each matrix; None for a new one of the bias's axes.
+          result_gradient_for_data_matrix: an array with as many axes and room for the region; None for a
+            new one.
+          result_gradient_for_bias_vector: shape [length], at least as long as the region has columns, or
+            [vectors, length], one vector for each matrix; None for a new array with the bias's axes.
 
         Returns:
-          NeuronGradient(data, bias, a). data and bias are the given results with the region from
-          result_matrix_origin, and the first elements, written, and nothing else changed; where none is
-          given, what would be written, in the dtype of x and of the bias. A vector of shape [length] has
-          the sum over all matrices. bias is None without both a bias and a result for it. a, which Apple's
-          kernel does not have, is the gradient of PReLU's slopes, [channels], over all matrices, and None
-          for other types.
+          NeuronGradient(data, bias, a). data is the given result with the gradient written at
+          result_matrix_origin, and bias the given vector with the gradient written to its first elements.
+          Without given results, they are the gradients alone, in the dtypes of x and bias. A bias gradient
+          of shape [length] is the sum over all matrices; it is None without a bias and a result for it. a,
+          which Apple's kernel does not have, is the gradient of PReLU's slopes over all matrices, in their
+          shape and dtype; None for other types.
 
         Raises:
           TypeError: as `jax_mps_neuron.neuron_gradient`.
-          ValueError: as that, and if a region does not fit, the gradient's is not x's, or PReLU's slopes
-            are not as many as its columns.
+          ValueError: as `jax_mps_neuron.neuron_gradient`, and if a region does not fit, the two regions
+            differ in size, or PReLU's slopes do not match their columns.
         """
         with self._scope():
             gradient = self._matrix("gradient_matrix", gradient_matrix, "primary_source_matrix_origin")
@@ -152,55 +159,45 @@ class MatrixNeuronGradient(NeuronKernel, BinaryKernel):
             rows = self._shared("source_number_of_feature_vectors", (gradient, "rows"), (x, "rows"))
             channels = self._shared("source_input_feature_channels", (gradient, "columns"), (x, "columns"))
             self._require_slopes(channels)
-            bias = sums = None
-            if bias_vector is not None:
-                bias = read_vector("bias_vector", bias_vector, batch, channels, x.name)
-            name, result = "result_gradient_for_bias_vector", result_gradient_for_bias_vector
-            if result is not None:
-                sums = read_vector(name, result, batch, channels, x.name)
+            of_bias, of_data = "result_gradient_for_bias_vector", "result_gradient_for_data_matrix"
+            bias = self._vector("bias_vector", bias_vector, batch, channels, x)
+            sums = self._vector(of_bias, result_gradient_for_bias_vector, batch, channels, x)
             data, d_bias, d_slopes = self._gradients(
                 read(gradient, batch, rows, channels), read(x, batch, rows, channels), bias, sums
             )
-            data = write(
-                "result_gradient_for_data_matrix",
-                result_gradient_for_data_matrix,
-                batch,
-                self.result_matrix_origin,
-                data,
-            )
+            origin = self.result_matrix_origin
+            data = write(of_data, result_gradient_for_data_matrix, batch, origin, data)
             if d_bias is not None:
-                d_bias = write(name, result, batch, (0,), d_bias)
+                d_bias = write(of_bias, result_gradient_for_bias_vector, batch, (0,), d_bias)
             return NeuronGradient(data, d_bias, d_slopes)
 
     def _gradients(
         self, gradient: Array, x: Array, bias: Array | None, sums: Array | None
     ) -> NeuronGradient:
-        """The gradients of a region; `sums` has the shape and dtype that the bias's may have."""
+        """The gradients of a region. The bias gradient gets the shape and dtype of `sums`, or of bias."""
         if sums is None:
             sums = bias
         elif bias is None:
             bias = jnp.zeros(x.shape[-1:], sums.dtype)
         if bias is None or sums is None:
             return neuron_gradient(gradient, x, self.neuron, alpha=self.alpha)
-        # What is summed over rows and then over matrices is rounded once, at the end.
+        # Sums over rows and then over matrices are rounded once, at the end.
         wide = jnp.result_type(gradient, x, jnp.float32)
-        neuron, bias = self.neuron, bias.astype(wide)
+        neuron = self.neuron
         if neuron.type is NeuronType.PRELU:
             neuron = Neuron.prelu(jnp.asarray(neuron.a, wide))
 
         def backward(gradient: Array, x: Array, bias: Array) -> NeuronGradient:
             return neuron_gradient(gradient, x, neuron, bias, alpha=self.alpha)
 
-        if bias.ndim == sums.ndim == 1:
-            data, d_bias, d_slopes = backward(gradient, x, bias)
-        else:
-            by_bias = 0 if bias.ndim == 2 else None
-            data, d_bias, d_slopes = jax.vmap(backward, (0, 0, by_bias))(gradient, x, bias)
+        apart = bias.ndim == 2 or sums.ndim == 2
+        operands = (gradient, 2), (x, 2), (bias.astype(wide), 1)
+        data, d_bias, d_slopes = by_matrix(backward, *operands, apart=apart)
         return NeuronGradient(data, _over_matrices(d_bias, sums), _over_matrices(d_slopes, self.neuron.a))
 
 
 def _over_matrices(sums: Array | None, like: ArrayLike | None) -> Array | None:
-    """Sums of each matrix, summed over them where what they are gradients of is shared, in its dtype."""
+    """Gradients of each matrix, added up over the matrices that share a value, in the value's dtype."""
     if sums is None:
         return None
     like = jnp.asarray(like)

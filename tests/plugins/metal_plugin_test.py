@@ -19,8 +19,8 @@ import pytest
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import metal
-from jax_mps_neuron._lowering.native import NEURON, NEURON_GRADIENT
-from jax_mps_neuron._lowering.rules import route
+from jax_mps_neuron._core.signature import NEURON, NEURON_GRADIENT
+from jax_mps_neuron._lowering.routes import route
 from jax_mps_neuron._plugins import targets as plugin
 from support.metal_plugin import wrapper
 
@@ -123,7 +123,7 @@ def test_auto_takes_the_custom_call_once_handlers_are_registered(with_custom_cal
     assert seen["route"] == ["custom_call", "handlers of the neuron kernels are registered there"]
     assert seen["calls of what was compiled before"] == 1
     assert seen["difference"] < 1e-5
-    assert seen["again"] == "ValueError: platform is 'METAL', where handlers are registered already"
+    assert seen["again"] == "ValueError: platform must have no registered handlers yet, got 'METAL'"
 
 
 def test_a_vmapped_gradient_is_one_call(with_custom_calls):
@@ -167,7 +167,7 @@ def test_several_platforms(with_custom_calls):
 
 # A plugin that does not
 
-NO_EXTENSION = "the plugin has no FFI extension, without which it runs no custom call of others"
+NO_EXTENSION = "the plugin has no FFI extension, so it does not run third-party custom calls"
 
 
 def test_the_plugin_behaves_like_jax_metal(without_custom_calls):
@@ -180,7 +180,7 @@ def test_the_plugin_behaves_like_jax_metal(without_custom_calls):
 @pytest.mark.parametrize("how", ["custom_call", "eager"])
 def test_a_custom_call_asked_for_is_refused_with_what_works(how, without_custom_calls):
     message = without_custom_calls[how]
-    assert message.startswith("ValueError: lowering is 'custom_call', which does not run on METAL: ")
+    assert message.startswith("ValueError: lowering 'custom_call' does not run on METAL: ")
     assert NO_EXTENSION in message
     for way in ("'auto'", "'inline'", "jmn.metal.jit"):
         assert way in message
@@ -188,7 +188,7 @@ def test_a_custom_call_asked_for_is_refused_with_what_works(how, without_custom_
 
 def test_doctor_by_a_custom_call_that_is_refused(without_custom_calls):
     *_, error, _, status = without_custom_calls["doctor by custom call"].splitlines()
-    assert error.startswith("  lowering is 'custom_call', which does not run on METAL: ")
+    assert error.startswith("  lowering 'custom_call' does not run on METAL: ")
     assert status == "status 1"
 
 
@@ -240,16 +240,16 @@ HANDLERS = {NEURON: 1, NEURON_GRADIENT: 1}
         (
             ("cpu", HANDLERS),
             ValueError,
-            "platform is 'cpu'; it may be that of a plugin registered with JAX",
+            "platform must be the platform of a plugin registered with JAX, got 'cpu'",
         ),
-        (("nowhere", HANDLERS), ValueError, "platform is 'nowhere'; it may be that of a plugin"),
-        (("mtl", {NEURON: 1}), ValueError, "handlers has ['jax_mps_neuron.neuron']; it may have"),
+        (("nowhere", HANDLERS), ValueError, "platform must be the platform of a plugin registered with JAX, got 'nowhere'"),
+        (("mtl", {NEURON: 1}), ValueError, "handlers must have the keys ['jax_mps_neuron.neuron', 'jax_mps_neuron.neuron_gradient'], got"),
         (
             ("mtl", {**HANDLERS, NEURON: "x"}),
             TypeError,
-            f"handlers['{NEURON}'] is 'x'; it may be an address",
+            f"handlers['{NEURON}'] must be an address or a capsule, got 'x'",
         ),
-        (("mtl", {**HANDLERS, NEURON: 0}), TypeError, f"handlers['{NEURON}'] is 0; it may be an address"),
+        (("mtl", {**HANDLERS, NEURON: 0}), TypeError, f"handlers['{NEURON}'] must be an address or a capsule, got 0"),
     ],
 )
 def test_bad_arguments(arguments, error, message, monkeypatch):
@@ -262,10 +262,10 @@ def test_bad_arguments(arguments, error, message, monkeypatch):
 def test_a_plugin_whose_table_is_not_known(monkeypatch):
     monkeypatch.setattr(plugin, "has_plugin", lambda platform: True)
     monkeypatch.setattr(plugin, "_outcomes", {})
-    with pytest.warns(UserWarning, match="does not tell where the plugin's table is") as caught:
+    with pytest.warns(UserWarning, match="does not give access to the plugin's PJRT table") as caught:
         metal.register_targets("mtl", HANDLERS)
     assert len(caught) == 1
     taken, why = route("mtl")
     assert taken == "inline"
-    assert why == f"JAX {jax.__version__} does not tell where the plugin's table is"
+    assert why == f"JAX {jax.__version__} does not give access to the plugin's PJRT table"
     assert why in plugin.describe("mtl")

@@ -9,8 +9,8 @@ import warnings
 import pytest
 
 from jax_mps_neuron import metal
-from jax_mps_neuron._lowering.native import NEURON, NEURON_GRADIENT
-from jax_mps_neuron._lowering.rules import route
+from jax_mps_neuron._core.signature import NEURON, NEURON_GRADIENT
+from jax_mps_neuron._lowering.routes import route
 from jax_mps_neuron._plugins import table as pjrt
 from jax_mps_neuron._plugins import targets as plugin
 from jax_mps_neuron._tools import doctor
@@ -74,22 +74,22 @@ class Table:
 HALF_THERE = {
     "a table too small": (
         Table(size=32),
-        "the plugin's PJRT table has 32 bytes, too few to tell its version",
+        "the plugin's PJRT table must have at least 56 bytes, got 32",
     ),
     "an old API": (
         Table(version=(0, 52)),
-        "the plugin speaks PJRT C API 0.52; its FFI extension is known from 0.53",
+        "the plugin's PJRT C API must be version 0.53 or a later 0.x, got 0.52",
     ),
-    "another major version": (Table(version=(1, 90)), "the plugin speaks PJRT C API 1.90"),
+    "another major version": (Table(version=(1, 90)), "the plugin's PJRT C API must be version 0.53 or a later 0.x, got 1.90"),
     "no extension": (Table(extensions=()), "the plugin has no FFI extension"),
     "other extensions": (Table(extensions=((LAYOUTS, 72), (6, 40))), "the plugin has no FFI extension"),
     "missing fields": (
         Table(extensions=((FFI, 40),)),
-        "the plugin's FFI extension has 40 bytes, too few to register a handler",
+        "the plugin's FFI extension must have at least 48 bytes to register handlers, got 40",
     ),
     "no function": (
         Table(registers=False),
-        "the plugin's FFI extension leaves out the function that registers a handler",
+        "the plugin's FFI extension has no function that registers handlers",
     ),
     "an error": (
         Table(error="it is Sunday"),
@@ -126,7 +126,7 @@ def test_half_there(name, use):
     assert str(warning.message).endswith(why)
     assert warning.filename == __file__
     assert why in plugin.describe("METAL")
-    assert plugin.obstacle("METAL") == why
+    assert plugin.refusal("METAL") == why
 
 
 @pytest.mark.parametrize("name", [name for name in HALF_THERE if name != "an error"])
@@ -147,7 +147,7 @@ def test_doctor_has_the_same_line(name, use, monkeypatch, capsys):
     assert doctor.run(argparse.Namespace()) == 0
     lines = capsys.readouterr().out.splitlines()
     (taken,) = (line for line in lines if line.startswith("METAL  "))
-    assert taken.split(maxsplit=2)[1:] == ["inline", plugin.problem("METAL")]
+    assert taken.split(maxsplit=2)[1:] == ["inline", plugin.unavailable_reason("METAL")]
     (found,) = (line for line in lines if line.startswith("METAL plugin: "))
     for line in (taken, found):
         assert reason in line

@@ -14,6 +14,7 @@ import numpy as np
 
 from jax_mps_neuron._core.descriptor import FROM_Y, NeuronType
 from jax_mps_neuron._metal import source as metal
+from jax_mps_neuron._metal.launch import launch_for
 
 HERE = Path(__file__).parent
 # Bytes around every buffer that a kernel must leave alone: more than a tile of columns, by which a broken
@@ -107,7 +108,7 @@ class Host:
         """x [M, rows, channels], scalars [M, 4], bias and slope [M, channels]; y like x."""
         matrices = max(len(o) for o in (x, scalars, bias, slope) if o is not None)
         rows, channels = x.shape[1:]
-        launch = metal.launch_for(kernel, matrices, rows, channels, shared=shared)
+        launch = launch_for(kernel, matrices, rows, channels, shared=shared)
         buffers = [None if o is None else Buffer(o) for o in (x, scalars, bias, slope)]
         y = Buffer(nans((matrices, rows, channels), x.dtype))
         constants = Buffer(np.frombuffer(launch.constants, np.uint8))
@@ -118,7 +119,7 @@ class Host:
         """Operands as in forward; data, bias gradient, slope gradient (None where not wanted)."""
         matrices = max(len(o) for o in (gradient, x, scalars, bias, slope) if o is not None)
         rows, channels = x.shape[1:]
-        launch = metal.launch_for(kernel, matrices, rows, channels, shared=shared)
+        launch = launch_for(kernel, matrices, rows, channels, shared=shared)
         buffers = [None if o is None else Buffer(o) for o in (gradient, x, scalars, bias, slope)]
         data = Buffer(nans((matrices, rows, channels), x.dtype))
         constants = Buffer(np.frombuffer(launch.constants, np.uint8))

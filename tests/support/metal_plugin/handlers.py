@@ -1,7 +1,8 @@
-"""Handlers of the custom calls that run the Metal kernels on the host, for a plugin whose device is that.
+"""Handlers of the custom calls that run the Metal kernels on the host, for a plugin whose device is the host.
 
-A handler is given XLA's FFI call frame (xla/ffi/api/c_api.h). ctypes reads of it what these calls need:
-operands, results and int32 attributes, as they are since version 0.1 of the FFI API.
+A handler receives XLA's FFI call frame (xla/ffi/api/c_api.h). ctypes reads the operands, results and int32
+attributes from it, in the layout that they have had since version 0.1 of the FFI API. The handlers decode
+the attributes themselves, as a plugin's author would.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from jax_mps_neuron import NeuronType, metal
-from jax_mps_neuron._lowering.native import NEURON, NEURON_GRADIENT
+from jax_mps_neuron._core.signature import NEURON, NEURON_GRADIENT
 
 _DTYPES = {10: np.dtype(np.float16), 11: np.dtype(np.float32), 16: np.dtype(ml_dtypes.bfloat16)}
 _METADATA = 1
@@ -153,17 +154,17 @@ class Handlers:
         return True
 
     def _forward(self, operands, attributes):
-        kind, axes = NeuronType(attributes["neuron_type"]), attributes["batch_axes"]
-        scalars, bias, slope = _vectors(kind, operands[1:])
-        kernel = metal.Kernel(kind, str(operands[0].dtype), forward=True, bias=bias is not None)
-        return [self._host.forward(kernel, *_matrices(axes, operands[:1], scalars, bias, slope))]
+        neuron_type, axes = NeuronType(attributes["neuron_type"]), attributes["batch_axes"]
+        scalars, bias, slope = _vectors(neuron_type, operands[1:])
+        kernel = metal.Kernel(neuron_type, str(operands[0].dtype), forward=True, bias=bias is not None)
+        return [self._host.forward(kernel, *_merged(axes, operands[:1], scalars, bias, slope))]
 
     def _gradient(self, operands, attributes):
-        kind, axes = NeuronType(attributes["neuron_type"]), attributes["batch_axes"]
-        scalars, bias, slope = _vectors(kind, operands[2:])
+        neuron_type, axes = NeuronType(attributes["neuron_type"]), attributes["batch_axes"]
+        scalars, bias, slope = _vectors(neuron_type, operands[2:])
         flags = [bool(attributes[name]) for name in ("bias_gradient", "slope_gradient", "from_y")]
-        kernel = metal.Kernel(kind, str(operands[1].dtype), False, bias is not None, *flags)
-        results = self._host.gradient(kernel, *_matrices(axes, operands[:2], scalars, bias, slope))
+        kernel = metal.Kernel(neuron_type, str(operands[1].dtype), False, bias is not None, *flags)
+        results = self._host.gradient(kernel, *_merged(axes, operands[:2], scalars, bias, slope))
         return [result for result in results if result is not None]
 
 
@@ -187,22 +188,22 @@ def _integers(attributes: _Attributes) -> dict[str, int]:
     return integers
 
 
-def _vectors(kind, operands):
+def _vectors(neuron_type, operands):
     """scalars, bias, slope; None where absent."""
     scalars, *vectors = operands
-    slope = vectors.pop() if kind is NeuronType.PRELU else None
+    slope = vectors.pop() if neuron_type is NeuronType.PRELU else None
     return scalars, (vectors[0] if vectors else None), slope
 
 
-def _matrices(axes, elements, *vectors):
-    """Operands as the launcher takes them: one axis of matrices, none of them shared."""
+def _merged(axes, elements, *vectors):
+    """The operands in the launcher's form: one batch axis, along which none of them is shared."""
     present = [*elements, *(vector for vector in vectors if vector is not None)]
-    matrices = np.broadcast_shapes(*(operand.shape[:axes] for operand in present))
+    batch = np.broadcast_shapes(*(operand.shape[:axes] for operand in present))
     channels = elements[-1].shape[-1]
 
     def stack(operand, *shape):
-        whole = np.broadcast_to(operand, (*matrices, *operand.shape[axes:]))
-        return whole.reshape(prod(matrices), *shape)
+        whole = np.broadcast_to(operand, (*batch, *operand.shape[axes:]))
+        return whole.reshape(prod(batch), *shape)
 
     return [
         *(stack(element, -1, channels) for element in elements),

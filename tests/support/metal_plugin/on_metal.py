@@ -21,7 +21,7 @@ import numpy as np
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import metal
-from jax_mps_neuron._lowering.rules import route
+from jax_mps_neuron._lowering.routes import route
 from jax_mps_neuron._plugins.targets import describe
 from jax_mps_neuron._tools import doctor
 from jax_mps_neuron._tools.cli import main
@@ -109,8 +109,8 @@ def train_staged() -> dict:
 
 
 def with_custom_calls(folder: Path) -> dict:
-    kinds = (jmn.NeuronType.GELU, jmn.NeuronType.PRELU)
-    kernels = [k for kind in kinds for k in build.kernels_of(kind, "float32")]
+    types = (jmn.NeuronType.GELU, jmn.NeuronType.PRELU)
+    kernels = [k for neuron_type in types for k in build.kernels_of(neuron_type, "float32")]
     host = build.Host(build.compile_kernels(metal.source(*kernels), folder, "kernels"))
     works, newer = handlers.Handlers(host), handlers.Handlers(host, version=(0, 999))
     jitted = jax.jit(gradients)
@@ -165,7 +165,7 @@ def without_custom_calls(folder: Path) -> dict:
     jmn.set_default_lowering("custom_call")
     asked_for = printed("doctor")
     jmn.set_default_lowering("auto")
-    doctor._self_test = lambda kind: ""  # which compiles for long
+    doctor._self_test = lambda neuron_type: ""  # which compiles for long
     someones, sharding = (
         jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(X.shape, X.dtype))
         for target in ("someones", "Sharding")
