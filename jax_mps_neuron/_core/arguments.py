@@ -101,6 +101,8 @@ def _plain_number(value: Any) -> float | None:
 
 def _as_operand(name: str, value: Any) -> Any:
     """A value that `jax.jit` takes as one array."""
+    if isinstance(value, jax.Array):  # a tracer too, whose __jax_array__ would add operations
+        return value
     require_array(name, value)
     return jnp.asarray(value) if hasattr(value, "__jax_array__") else value
 

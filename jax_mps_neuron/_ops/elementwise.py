@@ -21,7 +21,7 @@ from .._lowering.routes import resolve
 from .dispatch import dispatch
 from .primitives import bind
 
-__all__ = ["activate", "supported"]
+__all__ = ["activate", "fixed", "supported"]
 
 
 def activate(
@@ -44,11 +44,38 @@ def activate(
     array = _promoted(x, neuron)
     if array is None:
         return fallback(x)
-    # From y, as jax.nn does. A 16-bit y is too coarse for that, and the memory is the same.
-    from_y = neuron.type in FROM_Y and array.dtype.itemsize > 2
-    static = _Static(neuron.type, resolve(None), left_at_zero, value, value is not None or from_y)
+    static = _static(neuron.type, array, left_at_zero, value)
     y: Array = dispatch(_jitted(static), gather(array, neuron, None, 1.0))
     return y
+
+
+def fixed(
+    neuron: Neuron,
+    fallback: Callable[[Any], Array],
+    *,
+    left_at_zero: bool = False,
+    value: Callable[[Array], Array] | None = None,
+) -> Callable[[ArrayLike], Array]:
+    """`activate` as a function of x, for a neuron whose parameters are constants of the compiled program.
+
+    An eager call of it transfers no parameters.
+    """
+
+    @cache
+    def jitted(static: _Static) -> Any:
+        def activation(x: Array) -> Array:
+            return _activate(static, *prepare(neuron.type, gather(x, neuron, None, 1.0)))
+
+        return jax.jit(activation, inline=True)
+
+    def call(x: ArrayLike) -> Array:
+        array = supported(x)
+        if array is None:
+            return fallback(x)
+        y: Array = jitted(_static(neuron.type, array, left_at_zero, value))(array)
+        return y
+
+    return call
 
 
 def supported(x: Any) -> Array | None:
@@ -84,6 +111,14 @@ class _Static(NamedTuple):
     left_at_zero: bool
     value: Callable[[Array], Array] | None
     reads_y: bool
+
+
+def _static(
+    neuron_type: NeuronType, x: Array, left_at_zero: bool, value: Callable[[Array], Array] | None
+) -> _Static:
+    # From y, as jax.nn does. A 16-bit y is too coarse for that, and the memory is the same.
+    from_y = neuron_type in FROM_Y and x.dtype.itemsize > 2
+    return _Static(neuron_type, resolve(None), left_at_zero, value, value is not None or from_y)
 
 
 @cache

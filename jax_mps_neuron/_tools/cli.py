@@ -13,28 +13,30 @@ from . import bench, doctor, lower, plot
 __all__ = ["main"]
 
 _COMMANDS = {
-    "doctor": (doctor, "what takes which route here and why, and a self-test"),
-    "lower": (lower, "the StableHLO of a neuron's gradient on any platform"),
-    "bench": (bench, "our routes against XLA's autodiff, jax.nn, PyTorch and the memory's speed"),
-    "plot": (plot, "figures of f and f' of each neuron type"),
+    "doctor": (doctor, "show the route of each platform and the reason for it, and run a self-test"),
+    "lower": (lower, "print the StableHLO of a neuron's gradient for any platform"),
+    "bench": (bench, "measure against XLA, jax.nn, PyTorch and memory bandwidth"),
+    "plot": (plot, "draw f and f' of each neuron type"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
-    about = "Shows the routes, lowers, measures and draws."
+    about = "Diagnoses an installation, and prints, measures and draws neurons."
     parser = argparse.ArgumentParser(prog="python -m jax_mps_neuron", description=about)
     parser.add_argument("--version", action="version", version=f"jax-mps-neuron {__version__}")
     commands = parser.add_subparsers(required=True, metavar="{" + ",".join(_COMMANDS) + "}")
     for name, (module, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
+        command.set_defaults(run=module.run, command=command)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:  # argparse would show the usage of the outer parser
+        parsed.command.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         status: int = parsed.run(parsed)
         sys.stdout.flush()
-    except BrokenPipeError:  # of `| head`, which has read enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status

@@ -1,4 +1,4 @@
-"""Prints versions, the route that each platform takes and why, and runs a self-test."""
+"""Prints versions, the route of each platform and the reason for it, and runs a self-test."""
 
 from __future__ import annotations
 
@@ -25,48 +25,68 @@ from .bench import neuron_for
 
 __all__ = ["add_arguments", "run"]
 
+_TOLERANCE = 1e-5  # absolute below 1, relative above
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    """Adds the options to a parser."""
+    parser.add_argument(
+        "--verbose", action="store_true", help="also print the full error of what is not available"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Prints the report. Returns 1 if the self-test fails, else 0."""
     print(f"python {platform.python_version()}, {platform.platform()}")
     print(", ".join(f"{name} {_version(name)}" for name in ("jax-mps-neuron", "jax", "jaxlib", "numpy")))
     print(f"\nnative library: {native.unavailable_reason() or _library()}")
     print(f"default lowering: {resolve(None)}\n")
-    print("platform   route         why")
-    backend, broken = _backend()
-    plugins = [name for name in PLUGINS if has_plugin(name)]
-    for name in dict.fromkeys(filter(None, (backend, "cpu", "METAL", *plugins, "cuda", "tpu"))):
-        taken, why = route(name, resolve(None))
-        print(f"{name:<10} {taken:<13} {why}{' (the default backend here)' if name == backend else ''}")
-    for name in plugins:
-        print(f"\n{name} plugin: {describe(name)}")
-    without = metal_device.unavailable_reason()
-    print(f"\nMetal: {without or metal_device.default_device().name}")
-    if not without:
-        print("\nour kernels beside Apple's own, largest difference:")
-        print(_comparison())
-    if broken:
-        print(f"\nJAX has no backend to test on: {broken}")
+    backend, reason = _backend()
+    _print_routes(backend)
+    _print_metal(arguments.verbose)
+    if reason:
+        print(f"\nself-test: not run, because JAX has no backend: {reason}")
         return 1
-    print("\nself-test, against the jnp reference on the default backend:")
+    print("\nself-test on the default backend, against jax_mps_neuron.reference:")
     try:
-        wrong = [line for kind in NeuronType if (line := _self_test(kind))]
+        failures = [line for neuron_type in NeuronType if (line := _self_test(neuron_type))]
     except (RuntimeError, ValueError) as error:
         print(f"  {error}")
         return 1
-    print("\n".join(wrong) if wrong else f"  {len(NeuronType)} neuron types agree")
-    return 1 if wrong else 0
+    print("\n".join(failures) if failures else f"  {len(NeuronType)} neuron types agree")
+    return 1 if failures else 0
+
+
+def _print_routes(backend: str) -> None:
+    print("platform   route         reason")
+    plugins = [name for name in PLUGINS if has_plugin(name)]
+    for name in dict.fromkeys(filter(None, (backend, "cpu", "METAL", *plugins, "cuda", "tpu"))):
+        taken, reason = route(name, resolve(None))
+        print(f"{name:<10} {taken:<13} {reason}{' (the default backend)' if name == backend else ''}")
+    for name in plugins:
+        print(f"\n{name} plugin: {describe(name)}")
+
+
+def _print_metal(verbose: bool) -> None:
+    reason = metal_device.unavailable_reason()
+    if not reason:
+        print(f"\nMetal: {metal_device.default_device().name}")
+        print(f"\nour kernels against Apple's, largest difference:\n{_comparison()}")
+        return
+    if verbose:
+        print(f"\nMetal: not available: {reason}")
+    elif platform.system() != "Darwin":
+        print("\nMetal: not available (needs macOS)")
+    else:
+        print("\nMetal: not available (doctor --verbose prints the error)")
 
 
 def _backend() -> tuple[str, str]:
-    """The default backend, or what keeps JAX from having one."""
+    """The default backend, and why JAX has none."""
     try:
         return jax.default_backend(), ""
     except (RuntimeError, AssertionError) as error:
-        return "", str(error) or "it could not start any that JAX_PLATFORMS names"
+        return "", str(error) or "no platform that JAX_PLATFORMS names could be initialized"
 
 
 def _version(name: str) -> str:
@@ -77,26 +97,26 @@ def _version(name: str) -> str:
 
 
 def _library() -> str:
-    return f"{native.isa()} kernels; this CPU has {', '.join(native.isas())}"
+    return f"{native.isa()} kernels; this CPU supports {', '.join(native.isas())}"
 
 
 def _comparison() -> str:
     try:
         return compare.report(metal_device.default_device())
     except MetalError as error:
-        return f"  none: {error}"
+        return f"  not available: {error}"
 
 
-def _self_test(kind: NeuronType) -> str:
-    """What is wrong with a type on this backend; empty if nothing is."""
+def _self_test(neuron_type: NeuronType) -> str:
+    """The failure of a type on the default backend; empty if it agrees with the reference."""
     channels = 37
     x, gradient = np.random.default_rng(0).standard_normal((2, 61, channels), np.float32)
     bias = np.linspace(-1, 1, channels, dtype=np.float32)
-    n = neuron_for(kind, channels)
+    n = neuron_for(neuron_type, channels)
     ours = neuron(x, n, bias), neuron_gradient(gradient, x, n, bias)
-    theirs = reference.neuron(x, n, bias), reference.neuron_gradient(gradient, x, n, bias)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+    expected = reference.neuron(x, n, bias), reference.neuron_gradient(gradient, x, n, bias)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         error = float(jnp.max(jnp.abs(a - b) / (1 + jnp.abs(b))))
-        if not error < 1e-5:
-            return f"  {kind.name.lower()}: differs by {error:.1e}"
+        if not error < _TOLERANCE:
+            return f"  {neuron_type.name.lower()}: differs by {error:.1e}"
     return ""

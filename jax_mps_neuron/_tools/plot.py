@@ -1,4 +1,4 @@
-"""Draws f and f' of the neuron types, one figure a type, on a light and on a dark ground."""
+"""Draws f and f' of neuron types: one figure per type and theme."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .._ops.activation import neuron, neuron_gradient
 from .bench import type_argument
 from .themes import FONT_SIZE, THEMES, WIDTH, save, settings, style
 
-__all__ = ["add_arguments", "curves", "draw", "run", "shown"]
+__all__ = ["add_arguments", "curves", "draw", "run", "shown", "title"]
 
-# Where Apple's defaults would draw a straight line or nothing but 0, parameters that show the type.
+# Parameters for the types whose defaults would draw a straight line, or 0 on one side.
 _SHOWN = {
     NeuronType.RELU: Neuron.relu(0.1),
     NeuronType.LINEAR: Neuron.linear(0.5, 1.0),
@@ -30,81 +30,104 @@ _RANGES = {
     NeuronType.EXPONENTIAL: (-4.0, 1.5),
     NeuronType.POWER: (-2.0, 2.0),
 }
-_HEIGHTS = {NeuronType.LOGARITHM: (-3.0, 6.0)}  # both curves leave the figure at 0
-_POINTS = 1600  # even, so that no point is on a bend at 0
+_HEIGHTS = {NeuronType.LOGARITHM: (-3.0, 6.0)}  # f and f' are unbounded at 0
+_POINTS = 1600  # an even number, so that no point lies on a kink at 0
+
+_FOLDER = Path("neurons")
 
 
-def shown(kind: NeuronType) -> Neuron:
-    """The neuron that is drawn for a type."""
-    return _SHOWN.get(kind) or Neuron(kind)
+def shown(neuron_type: NeuronType) -> Neuron:
+    """The neuron drawn for a type."""
+    return _SHOWN.get(neuron_type) or Neuron(neuron_type)
 
 
-def curves(kind: NeuronType) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """z, f(z) and f'(z) of a type, in float32; f' is NaN where it jumps, so that no line is drawn there."""
-    z = np.linspace(*_RANGES.get(kind, _RANGE), _POINTS, dtype=np.float32)
-    x = jnp.asarray(z)[:, None]  # PReLU's slope is that of a channel
-    f = np.asarray(neuron(x, shown(kind)))[:, 0]
-    slope = np.array(neuron_gradient(jnp.ones_like(x), x, shown(kind)).data)[:, 0]
-    steps = np.abs(np.diff(slope, prepend=slope[:1], append=slope[-1:]))
+def curves(neuron_type: NeuronType) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """z, f(z) and f'(z) in float32. f' is NaN where it jumps, which interrupts the drawn line."""
+    z = np.linspace(*_RANGES.get(neuron_type, _RANGE), _POINTS, dtype=np.float32)
+    x = jnp.asarray(z)[:, None]  # one channel, because PReLU has one slope per channel
+    f = np.asarray(neuron(x, shown(neuron_type)))[:, 0]
+    derivative = np.array(neuron_gradient(jnp.ones_like(x), x, shown(neuron_type)).data)[:, 0]
+    steps = np.abs(np.diff(derivative, prepend=derivative[:1], append=derivative[-1:]))
     around = np.maximum(np.roll(steps, 1), np.roll(steps, -1))
-    slope[(steps > 10 * around + 1e-3)[:-1]] = np.nan
-    return z, f, slope
+    derivative[(steps > 10 * around + 1e-3)[:-1]] = np.nan
+    return z, f, derivative
 
 
-def draw(kind: NeuronType, theme: str, path: Path) -> None:
-    """Writes the figure of a type; the suffix of the path says in which format."""
+def draw(neuron_type: NeuronType, theme: str, path: Path) -> None:
+    """Writes the figure of a type. The suffix of the path selects the format."""
     import matplotlib
     from matplotlib.figure import Figure
 
     ground, ink, grid, (blue, _), (orange, _), _ = THEMES[theme]
-    with matplotlib.rc_context(settings(kind.name)):
+    with matplotlib.rc_context(settings(neuron_type.name)):
         figure = Figure(figsize=(WIDTH, 3.6), layout="constrained", facecolor=ground)
         axes = figure.add_subplot()
-        z, f, slope = curves(kind)
+        z, f, derivative = curves(neuron_type)
         axes.plot(z, f, color=blue, linewidth=2.4, label="f(z)")
-        # In dashes too, for those who cannot tell the colours.
-        axes.plot(z, slope, color=orange, linewidth=2.4, linestyle=(0, (4, 1.5)), label="f'(z)")
+        # Dashes tell the curves apart without color.
+        axes.plot(z, derivative, color=orange, linewidth=2.4, linestyle=(0, (4, 1.5)), label="f'(z)")
         for line in (axes.axhline, axes.axvline):
             line(0, color=ink, linewidth=0.8, alpha=0.6)
         axes.set_xlim(z[0], z[-1])
-        axes.set_ylim(_HEIGHTS.get(kind))
+        axes.set_ylim(_HEIGHTS.get(neuron_type))
         axes.set_xlabel("z = alpha x + bias", color=ink)
-        axes.set_title(title(kind), color=ink, fontsize=FONT_SIZE)
+        axes.set_title(title(neuron_type), color=ink, fontsize=FONT_SIZE)
         axes.grid(color=grid, linewidth=0.7)
         style(axes, THEMES[theme])
         axes.legend(labelcolor=ink, facecolor=ground, edgecolor=grid)
         save(figure, path)
 
 
-def title(kind: NeuronType) -> str:
-    """The type and its parameters as they are drawn."""
-    parameters = ", ".join(
-        f"{name} = {np.asarray(getattr(shown(kind), name)).item():g}" for name in parameters_of(kind)
+def title(neuron_type: NeuronType) -> str:
+    """The type and the parameters drawn."""
+    neuron = shown(neuron_type)
+    values = (
+        f"{name} = {np.asarray(getattr(neuron, name)).item():g}" for name in parameters_of(neuron_type)
     )
-    return f"{kind.name}, {parameters}" if parameters else kind.name
+    return ", ".join((neuron_type.name, *values))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--types", type=type_argument, nargs="+", default=list(NeuronType), metavar="TYPE")
-    parser.add_argument("--themes", choices=THEMES, nargs="+", default=list(THEMES))
-    parser.add_argument("--format", choices=["svg", "png"], default="svg")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", default=Path("neurons"))
+    """Adds the options to a parser."""
+    parser.add_argument(
+        "named",
+        type=type_argument,
+        nargs="*",
+        metavar="TYPE",
+        help="neuron types to draw, such as gelu (default: all)",
+    )
+    parser.add_argument(
+        "--types", type=type_argument, nargs="+", default=[], metavar="TYPE", help="the same, as in bench"
+    )
+    parser.add_argument("--themes", choices=THEMES, nargs="+", default=list(THEMES), help="(default: both)")
+    parser.add_argument("--format", choices=["svg", "png"], default="svg", help="(default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help=f"where to write the figures (default: {_FOLDER}, with a .gitignore that hides it from git)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Draws the figures. Returns the exit status."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         print("plot needs matplotlib: pip install matplotlib", file=sys.stderr)
         return 1
+    types = [*arguments.named, *arguments.types] or list(NeuronType)
+    folder = arguments.output or _FOLDER
     try:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        for kind in arguments.types:
+        if arguments.output is None and not folder.exists():
+            folder.mkdir()
+            (folder / ".gitignore").write_text("*\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        for neuron_type in types:
             for theme in arguments.themes:
-                draw(kind, theme, arguments.output / f"{kind.name.lower()}-{theme}.{arguments.format}")
+                draw(neuron_type, theme, folder / f"{neuron_type.name.lower()}-{theme}.{arguments.format}")
     except OSError as error:
-        print(f"can't write {error.filename or arguments.output}: {error.strerror}", file=sys.stderr)
+        print(f"cannot write {error.filename or folder}: {error.strerror}", file=sys.stderr)
         return 1
-    count = len(arguments.types) * len(arguments.themes)
-    print(f"{count} figures drawn in {arguments.output}")
+    print(f"{len(types) * len(arguments.themes)} figures drawn in {folder}")
     return 0

@@ -15,12 +15,12 @@ from jax.typing import ArrayLike
 from .._core.arguments import require_array
 from .._core.descriptor import Neuron
 from .._core.signature import compute_dtype
-from .._ops.elementwise import activate, supported
+from .._ops.elementwise import activate, fixed, supported
 
 __all__ = ["elu", "hard_sigmoid", "identity", "leaky_relu", "relu", "relu6", "selu"]
 
-_RELU = Neuron.relu()
-_RELU6 = Neuron.relun(0.0, 6.0)
+_RELU = fixed(Neuron.relu(), jax.nn.relu, left_at_zero=True, value=jax.nn.relu)
+_RELU6 = fixed(Neuron.relun(0.0, 6.0), jax.nn.relu6, left_at_zero=True, value=jax.nn.relu6)
 
 
 def identity(x: ArrayLike) -> Array:
@@ -55,7 +55,7 @@ def relu(x: ArrayLike) -> Array:
       >>> nn.relu(jnp.array([-2.0, 0.0, 3.0]))
       Array([0., 0., 3.], dtype=float32)
     """
-    return activate(x, _RELU, jax.nn.relu, left_at_zero=True, value=jax.nn.relu)
+    return _RELU(x)
 
 
 def relu6(x: ArrayLike) -> Array:
@@ -76,7 +76,7 @@ def relu6(x: ArrayLike) -> Array:
       >>> nn.relu6(jnp.array([-2.0, 3.0, 8.0]))
       Array([0., 3., 6.], dtype=float32)
     """
-    return activate(x, _RELU6, jax.nn.relu6, left_at_zero=True, value=jax.nn.relu6)
+    return _RELU6(x)
 
 
 def leaky_relu(x: ArrayLike, negative_slope: ArrayLike = 1e-2) -> Array:
@@ -201,7 +201,7 @@ def hard_sigmoid(x: ArrayLike) -> Array:
     array = supported(x)
     if array is None:
         return jax.nn.hard_sigmoid(x)
-    return activate(array, _HARD_SIGMOID[compute_dtype(array).name], jax.nn.hard_sigmoid)
+    return _HARD_SIGMOID[compute_dtype(array).name](array)
 
 
 def _hard_sigmoid_neuron(dtype: type[np.floating[Any]], steps: int) -> Neuron:
@@ -217,6 +217,6 @@ def _hard_sigmoid_neuron(dtype: type[np.floating[Any]], steps: int) -> Neuron:
 
 
 _HARD_SIGMOID = {
-    "float32": _hard_sigmoid_neuron(np.float32, 1),
-    "float64": _hard_sigmoid_neuron(np.float64, 2),
+    "float32": fixed(_hard_sigmoid_neuron(np.float32, 1), jax.nn.hard_sigmoid),
+    "float64": fixed(_hard_sigmoid_neuron(np.float64, 2), jax.nn.hard_sigmoid),
 }

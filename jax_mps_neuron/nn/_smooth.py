@@ -10,16 +10,16 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .._core.descriptor import Neuron
-from .._ops.elementwise import activate, supported
+from .._ops.elementwise import fixed, supported
 
 __all__ = ["gelu", "log_sigmoid", "sigmoid", "soft_sign", "softplus", "tanh"]
 
-_GELU = Neuron.gelu()
-_LOG_SIGMOID = Neuron.softplus(-1.0, -1.0)
-_SIGMOID = Neuron.sigmoid()
-_SOFTPLUS = Neuron.softplus()
-_SOFTSIGN = Neuron.softsign()
-_TANH = Neuron.tanh()
+_GELU = fixed(Neuron.gelu(), partial(jax.nn.gelu, approximate=False))
+_LOG_SIGMOID = fixed(Neuron.softplus(-1.0, -1.0), jax.nn.log_sigmoid)
+_SIGMOID = fixed(Neuron.sigmoid(), jax.nn.sigmoid)
+_SOFTPLUS = fixed(Neuron.softplus(), jax.nn.softplus)
+_SOFTSIGN = fixed(Neuron.softsign(), jax.nn.soft_sign)
+_TANH = fixed(Neuron.tanh(), jax.nn.tanh)
 
 
 def sigmoid(x: ArrayLike) -> Array:
@@ -40,7 +40,7 @@ def sigmoid(x: ArrayLike) -> Array:
       >>> nn.sigmoid(jnp.array([-jnp.inf, 0.0]))
       Array([0. , 0.5], dtype=float32)
     """
-    return activate(x, _SIGMOID, jax.nn.sigmoid)
+    return _SIGMOID(x)
 
 
 def log_sigmoid(x: ArrayLike) -> Array:
@@ -58,7 +58,7 @@ def log_sigmoid(x: ArrayLike) -> Array:
       >>> nn.log_sigmoid(jnp.array([0.0, jnp.inf]))
       Array([-0.6931472, -0.       ], dtype=float32)
     """
-    return activate(x, _LOG_SIGMOID, jax.nn.log_sigmoid)
+    return _LOG_SIGMOID(x)
 
 
 def softplus(x: ArrayLike) -> Array:
@@ -76,7 +76,7 @@ def softplus(x: ArrayLike) -> Array:
       >>> nn.softplus(jnp.array([-jnp.inf, 0.0]))
       Array([0.       , 0.6931472], dtype=float32)
     """
-    return activate(x, _SOFTPLUS, jax.nn.softplus)
+    return _SOFTPLUS(x)
 
 
 def soft_sign(x: ArrayLike) -> Array:
@@ -94,7 +94,7 @@ def soft_sign(x: ArrayLike) -> Array:
       >>> nn.soft_sign(jnp.array([-1.0, 3.0]))
       Array([-0.5 ,  0.75], dtype=float32)
     """
-    return activate(x, _SOFTSIGN, jax.nn.soft_sign)
+    return _SOFTSIGN(x)
 
 
 def tanh(x: ArrayLike, /) -> Array:
@@ -115,7 +115,7 @@ def tanh(x: ArrayLike, /) -> Array:
       >>> nn.tanh(jnp.array([0.0, jnp.inf]))
       Array([0., 1.], dtype=float32)
     """
-    return activate(x, _TANH, jax.nn.tanh)
+    return _TANH(x)
 
 
 def gelu(x: ArrayLike, approximate: bool = True) -> Array:
@@ -138,10 +138,9 @@ def gelu(x: ArrayLike, approximate: bool = True) -> Array:
       >>> nn.gelu(jnp.array([-jnp.inf, 1.0]), approximate=False)
       Array([-0.        ,  0.84134483], dtype=float32)
     """
-    own = partial(jax.nn.gelu, approximate=approximate)
+    if approximate:
+        return jax.nn.gelu(x, approximate=True)
     array = supported(x)
-    if approximate or array is None:
-        return own(x)
-    if array.weak_type:  # gelu's result never is
-        array = array.astype(array.dtype)
-    return activate(array, _GELU, own)
+    if array is not None and array.weak_type:  # gelu's result never is
+        return _GELU(array.astype(array.dtype))
+    return _GELU(x)

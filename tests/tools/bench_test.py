@@ -97,7 +97,7 @@ def test_sweep(bench, capsys, tmp_path):
     written, picture = tmp_path / "bench.json", tmp_path / "sweep.svg"
     assert main(["bench", "--show", str(written), "--plot", str(picture)]) == 0
     assert capsys.readouterr().out == text
-    assert "milliseconds a call" in picture.read_text()
+    assert "milliseconds per call" in picture.read_text()
 
 
 def test_pictures_show_what_is_cut(bench, tmp_path):
@@ -128,14 +128,14 @@ def test_nothing_has_no_bandwidth(bench):
 def test_figures_that_are_none(capsys, tmp_path):
     other = tmp_path / "other.json"
     other.write_text('{"records": [{}]}')
-    for path, message in ((other, "has no figures"), (tmp_path / "none.json", "can't read")):
+    for path, message in ((other, "has no such measurements"), (tmp_path / "none.json", "cannot read")):
         assert main(["bench", "--show", str(path)]) == 1
         assert message in capsys.readouterr().err
 
 
 REFUSED = {
-    "--sweep chooses shapes and mode itself": ["--sweep", "--shapes", "8x8"],
-    "--plot draws bandwidth, and a step has none": ["--modes", "step", "--plot", "step.svg"],
+    "--sweep must not be combined with --shapes or --modes": ["--sweep", "--shapes", "8x8"],
+    "--plot needs a mode other than 'step'": ["--modes", "step", "--plot", "step.svg"],
 }
 
 
@@ -151,7 +151,7 @@ def test_options_that_do_not_go_together(message, capsys, tmp_path, monkeypatch)
 def test_a_peer_that_is_not_here(capsys, monkeypatch):
     monkeypatch.setattr(torch_peers, "installed", lambda: False)
     assert main(["bench", "--peers", "torch", "custom_call"]) == 2
-    assert "--peers has torch, and PyTorch is not installed" in capsys.readouterr().err
+    assert "--peers torch needs PyTorch" in capsys.readouterr().err
 
 
 def gradient_of_layers(neuron, inputs, count):

@@ -1,47 +1,40 @@
-"""Runs the measurements that the options ask for."""
+"""Runs `python -m jax_mps_neuron bench`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ..._core.descriptor import NeuronType
-from . import modes, torch_peers, training
+from . import latency, torch_peers
 from .arguments import PEERS
-from .floors import floors
 from .machine import machine
-from .modes import CHAINS, DX_DBIAS, MODES, STEP, USUAL, Inputs
-from .peers import TORCH, TORCH_COMPILE, activations, neuron_for, our_route
-from .report import load, record, text
-from .timing import CALLS, Program, interleaved
+from .measure import Plan, grid, sweep
+from .modes import MODES, STEP, USUAL
+from .peers import TORCH, TORCH_COMPILE, our_route
+from .report import load, text
 
 __all__ = ["run"]
 
-_CHANNELS = 256  # of a sweep's arrays
-_QUICK = 2**14  # bytes of the largest arrays of a quick sweep
-_LARGE = 2**28  # bytes of calls in one measurement of a sweep, beyond which there are fewer calls
+_QUICK_BYTES = 2**14  # of the largest array of a quick sweep
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures, or reads what was measured; prints, writes and draws it. Returns the exit status."""
+    """Measures or loads; then writes, prints and draws. Returns the exit status."""
     try:
         _check(arguments)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        results = [load(path) for path in arguments.show] if arguments.show else [_measure(arguments)]
+        results = [load(path) for path in arguments.show] if arguments.show else [_measured(arguments)]
         for result in results:
             print(text(result))
-        if arguments.json:
-            _write(results[0], arguments.json)
         if arguments.plot:
             from .plots import draw
 
@@ -53,115 +46,62 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raises if the options do not go together."""
+    """Raises a ValueError if the options contradict each other."""
     if arguments.sweep and (arguments.shapes or arguments.modes):
-        raise ValueError("--sweep chooses shapes and mode itself; it takes neither --shapes nor --modes")
-    if arguments.plot and arguments.modes == [STEP]:
-        raise ValueError(f"--plot draws bandwidth, and a step has none; --modes may be {', '.join(MODES)}")
+        raise ValueError("--sweep must not be combined with --shapes or --modes. It chooses both itself.")
+    if arguments.show and arguments.json:
+        raise ValueError("--json must not be combined with --show, which measures nothing")
+    if arguments.latency:
+        for name in ("sweep", "plot", "types", "dtypes", "shapes", "modes", "peers"):
+            if getattr(arguments, name):
+                raise ValueError(f"--latency must not be combined with --{name}")
+    if arguments.plot and arguments.modes and set(arguments.modes) == {STEP}:
+        others = ", ".join(repr(mode) for mode in MODES if mode != STEP)
+        raise ValueError(
+            f"--plot needs a mode other than 'step', which has no bandwidth. Add one of {others}."
+        )
     asked = [name for name in (TORCH, TORCH_COMPILE) if name in (arguments.peers or ())]
     if asked and not torch_peers.installed():
-        raise ValueError(f"--peers has {', '.join(asked)}, and PyTorch is not installed")
+        raise ValueError(f"--peers {', '.join(asked)} needs PyTorch, which is not installed")
+
+
+def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measures, and writes the file of --json before anything else can fail."""
+    if arguments.latency:
+        result = {**machine(), "latency": latency.measure(quick=arguments.quick, turns=arguments.repeats)}
+        if arguments.json:
+            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        return result
+    plan = _plan(arguments)
+    result = {**machine(), "sweep": bool(arguments.sweep), "repeats": plan.repeats, "records": []}
+    if arguments.sweep:
+        cells = sweep(plan, [s for s in arguments.sweep if not arguments.quick or s <= _QUICK_BYTES])
+    else:
+        shapes = arguments.shapes or [(64, 32) if arguments.quick else (4096, 2048)]
+        cells = grid(plan, shapes, arguments.modes or list(USUAL))
+    try:
+        for cell in cells:
+            result["records"].append(cell)
+    finally:  # what an interrupted run has measured is worth keeping
+        if arguments.json and result["records"]:
+            _write(result, arguments.json)
+    return result
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    types = [NeuronType.GELU, NeuronType.RELU] if arguments.sweep else list(NeuronType)
+    ours = our_route(jax.default_backend())
+    return Plan(
+        types=arguments.types or types,
+        dtypes=arguments.dtypes or ["float32"],
+        peers=[ours, *(arguments.peers or PEERS)],
+        repeats=arguments.repeats or (2 if arguments.quick else 7),
+        ours=ours,
+    )
 
 
 def _write(result: dict[str, Any], path: Path) -> None:
-    """As JSON, with a line for each record."""
-    head = json.dumps({**result, "records": []}, indent=1).rpartition("[]")[0]
+    """Writes JSON with one line per record."""
+    start = json.dumps({**result, "records": []}, indent=1).rpartition("[]")[0]
     records = ",\n".join(json.dumps(cell) for cell in result["records"])
-    path.write_text(f"{head}[\n{records}\n]}}\n")
-
-
-class _Plan(NamedTuple):
-    """What all measurements of a run share."""
-
-    kinds: list[NeuronType]
-    dtypes: list[str]
-    peers: list[str]
-    repeats: int
-    ours: str
-
-
-def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    quick, sweep = arguments.quick, bool(arguments.sweep)
-    ours = our_route(jax.default_backend())
-    plan = _Plan(
-        arguments.types or ([NeuronType.GELU, NeuronType.RELU] if sweep else list(NeuronType)),
-        arguments.dtypes,
-        [ours, *(arguments.peers or PEERS)],
-        arguments.repeats or (2 if quick else 7),
-        ours,
-    )
-    if sweep:
-        records = _sweep(plan, [size for size in arguments.sweep if not quick or size <= _QUICK])
-    else:
-        shapes = arguments.shapes or [(64, 32) if quick else (4096, 2048)]
-        records = _grid(plan, shapes, arguments.modes or list(USUAL))
-    return {**machine(), "sweep": sweep, "repeats": plan.repeats, "records": list(records)}
-
-
-def _grid(plan: _Plan, shapes: list[tuple[int, ...]], wanted: list[str]) -> Iterator[dict[str, Any]]:
-    for dtype in plan.dtypes:
-        for shape in shapes:
-            inputs = Inputs.draw(shape, dtype)
-            for kind in plan.kinds:
-                for mode in wanted:
-                    _say(f"{kind.name.lower()} {dtype} {list(shape)} {mode}")
-                    if mode == STEP:
-                        yield _step(plan, kind, shape, dtype)
-                    else:
-                        yield _call(plan, kind, dtype, mode, inputs, 1 if mode in CHAINS else CALLS)
-
-
-def _sweep(plan: _Plan, sizes: list[int]) -> Iterator[dict[str, Any]]:
-    for dtype in plan.dtypes:
-        for size in sizes:
-            elements = size // jnp.dtype(dtype).itemsize
-            channels = min(_CHANNELS, elements)
-            inputs = Inputs.draw((elements // channels, channels), dtype, layers=1)
-            for kind in plan.kinds:
-                _say(f"{kind.name.lower()} {dtype} {size} bytes")
-                yield _call(plan, kind, dtype, DX_DBIAS, inputs, max(1, min(CALLS, _LARGE // size)))
-
-
-def _say(what: str) -> None:
-    print(f"  {what} ...", file=sys.stderr, flush=True)
-
-
-def _call(
-    plan: _Plan, kind: NeuronType, dtype: str, mode: str, inputs: Inputs, calls: int
-) -> dict[str, Any]:
-    shape = inputs.g.shape
-    n = neuron_for(kind, shape[-1])
-    programs = {
-        name: modes.program(mode, activation, n, inputs)
-        for name, activation in activations(kind, jax.default_backend()).items()
-        if name in plan.peers
-    }
-    if torch_peers.installed() and {TORCH, TORCH_COMPILE} & set(plan.peers):
-        found = torch_peers.programs(mode, n, inputs)
-        programs |= {name: found[name] for name in found if name in plan.peers and _runs(name, found[name])}
-    times = interleaved(programs | floors(mode, inputs), plan.repeats, calls)
-    moved = modes.moved_bytes(mode, shape, dtype)
-    return record(kind, dtype, shape, mode, times, plan.ours, moved)
-
-
-def _step(plan: _Plan, kind: NeuronType, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
-    n = neuron_for(kind, shape[-1])
-    steps = {
-        name: training.program(activation, n, shape, dtype)
-        for name, activation in activations(kind, jax.default_backend()).items()
-        if name in plan.peers
-    }
-    times = interleaved({name: program for name, (program, _) in steps.items()}, plan.repeats, 1)
-    memory = {name: peak for name, (_, peak) in steps.items()}
-    return record(kind, dtype, shape, STEP, times, plan.ours, None, memory)
-
-
-def _runs(name: str, program: Program) -> bool:
-    """Whether a program of another library runs; torch.compile, for one, needs a compiler."""
-    try:
-        program.seconds(1)
-    except Exception as error:  # whatever it raises is its own
-        reason = str(error).strip().partition("\n")[0]
-        print(f"  {name} is left out: {type(error).__name__}: {reason}", file=sys.stderr)
-        return False
-    return True
+    path.write_text(f"{start}[\n{records}\n]}}\n")

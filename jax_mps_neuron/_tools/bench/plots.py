@@ -1,4 +1,4 @@
-"""Pictures of the figures: bars of bandwidth against the floor, and time against size."""
+"""Pictures of the measurements: bandwidth beside the floor, and time against size."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..themes import FONT_SIZE, THEMES, WIDTH, Theme, save, settings, style
-from .modes import CHAIN, DX, DX_DBIAS, FORWARD, STEP
+from .modes import BARRIERS, CHAIN, DX, DX_DBIAS, FORWARD, STEP
 from .peers import CUSTOM_CALL, INLINE, JAX_NN, TORCH, TORCH_COMPILE, XLA
 from .report import bandwidth, groups, median, title
 
 __all__ = ["draw"]
 
 _PEERS = (CUSTOM_CALL, INLINE, XLA, JAX_NN, TORCH, TORCH_COMPILE)
+_DRAWN = (CHAIN, BARRIERS, DX_DBIAS, DX, FORWARD)
 _FLOOR = "floor: g * x"
 _BAR = 0.125  # inches
 _SMALL = 9  # points, as high as a bar
 
 
 def draw(results: Sequence[dict[str, Any]], path: Path, theme: str = "light") -> None:
-    """Draws results into one file, one panel for each dtype and shape, or dtype and type of a sweep."""
+    """Draws results into one file: a panel per dtype and shape; in a sweep, per dtype and neuron type.
+
+    Raises:
+      ValueError: the results have nothing to draw.
+    """
     panels = [(group, result["sweep"]) for result in results for group in _drawn(result)]
     if not panels:
-        raise ValueError("nothing to draw: a training step alone has no bandwidth")
+        raise ValueError("nothing to draw: only sweeps, and modes with a bandwidth, have pictures")
     colors = THEMES[theme]
     peers = [name for name in _PEERS if any(name in cell["ms"] for group, _ in panels for cell in group)]
     heights = [3.6 if sweep else 1.1 + _spacing(group) * len(group) for group, sweep in panels]
@@ -54,12 +59,14 @@ def draw(results: Sequence[dict[str, Any]], path: Path, theme: str = "light") ->
 
 
 def _drawn(result: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """Of a sweep all groups; otherwise, for each dtype and shape, those of one mode: the chain if there."""
+    """The groups of a sweep; otherwise those of one mode, the first of `_DRAWN` that was measured."""
+    if "records" not in result:
+        return []
     found = [group for group in groups(result) if group[0]["mode"] != STEP]
     if result["sweep"]:
         return found
     modes = {group[0]["mode"] for group in found}
-    best = next((mode for mode in (CHAIN, DX_DBIAS, DX, FORWARD) if mode in modes), None)
+    best = next((mode for mode in _DRAWN if mode in modes), None)
     return [group for group in found if group[0]["mode"] == best]
 
 
@@ -73,7 +80,7 @@ def _colors(theme: Theme) -> dict[str, str]:
 
 
 def _handles(peers: Sequence[str], theme: Theme, sweep: bool) -> list[Any]:
-    """What the legend shows."""
+    """The entries of the legend."""
     colors = _colors(theme)
     floor = Line2D([], [], color=theme.ink, linewidth=1.8, linestyle="--" if sweep else "-", label=_FLOOR)
     if sweep:
@@ -82,12 +89,12 @@ def _handles(peers: Sequence[str], theme: Theme, sweep: bool) -> list[Any]:
 
 
 def _spacing(group: Sequence[dict[str, Any]]) -> float:
-    """Inches from the bars of one type to those of the next."""
+    """The distance in inches between the groups of two types."""
     return _BAR * (len(_peers(group)) + 1.2)
 
 
 def _bars(axis: Any, group: Sequence[dict[str, Any]], theme: Theme) -> None:
-    """A group of bars for each type, from the top down; the floor is a line across each group."""
+    """Draws a group of bars per type, from the top down, and the floor as a line across each group."""
     colors, width = _colors(theme), _BAR / _spacing(group)
     end = 1.25 * max(bandwidth(cell, cell["floor"]) for cell in group)
     for y, cell in enumerate(group):
@@ -97,7 +104,7 @@ def _bars(axis: Any, group: Sequence[dict[str, Any]], theme: Theme) -> None:
         speeds = [bandwidth(cell, name) for name in names]
         axis.barh(places, [min(s, end) for s in speeds], width, color=[colors[name] for name in names])
         for place, speed in zip(places, speeds, strict=True):
-            if speed > end:  # the bar goes on beyond the axis
+            if speed > end:  # the axis cuts the bar
                 text = f"\N{RIGHTWARDS ARROW} {_number(speed)}"
                 at = {"xytext": (3, 0), "textcoords": "offset points", "va": "center_baseline"}
                 axis.annotate(text, (end, place), color=theme.ink, fontsize=_SMALL, **at)
@@ -117,6 +124,7 @@ def _number(speed: float) -> str:
 
 
 def _lines(axis: Any, group: Sequence[dict[str, Any]], theme: Theme) -> None:
+    """Draws a line per peer, and the floor."""
     item = 4 if group[0]["dtype"] == "float32" else 2
     sizes = [math.prod(cell["shape"]) * item for cell in group]
     colors = _colors(theme)
@@ -129,7 +137,7 @@ def _lines(axis: Any, group: Sequence[dict[str, Any]], theme: Theme) -> None:
     ticks = [2**power for power in range(0, 41, 5) if sizes[0] <= 2**power <= sizes[-1]]
     axis.set_xticks(ticks, [_bytes(t) for t in ticks])
     axis.set_xlabel("size of x", color=theme.ink)
-    axis.set_ylabel("milliseconds a call", color=theme.ink)
+    axis.set_ylabel("milliseconds per call", color=theme.ink)
     axis.grid(color=theme.grid, linewidth=0.7, which="major")
 
 

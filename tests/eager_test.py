@@ -1,0 +1,51 @@
+"""Eager calls: constants do not trip a transfer guard, and gradients add no operations to the caller's."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jax_mps_neuron as jmn
+from jax_mps_neuron import nn
+
+X = jnp.linspace(-3, 3, 8).reshape(2, 4)
+BIAS = jnp.linspace(-1, 1, 4)
+CALLS = {
+    # The approximate gelu is jax.nn's own, which transfers constants.
+    **{f.__name__: (f, X) for f in nn._OURS if f is not nn.gelu},
+    "exact gelu": (lambda x: nn.gelu(x, approximate=False), X),
+    "neuron": (lambda x: jmn.neuron(x, jmn.Neuron.gelu()), X),
+    "neuron with a bias": (
+        lambda x, bias: jmn.neuron(x, jmn.Neuron.tanh(1.7, 0.6), bias, alpha=2),
+        X,
+        BIAS,
+    ),
+    "neuron_gradient": (lambda g, x: jmn.neuron_gradient(g, x, jmn.Neuron.elu(0.5), BIAS), X, X),
+    "reference": (lambda x: jmn.reference.neuron(x, jmn.Neuron.gelu()), X),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_eager_call_passes_a_transfer_guard(name):
+    function, *arrays = CALLS[name]
+    jax.block_until_ready((X, BIAS))
+    with jax.transfer_guard("disallow"):
+        found = function(*arrays)
+    jax.tree.map(lambda a, b: jnp.allclose(a, b).item() or pytest.fail(), found, function(*arrays))
+
+
+@pytest.mark.parametrize("name", ["neuron", "neuron with a bias", "neuron_gradient", "reference"])
+def test_an_eager_gradient_converts_no_operand(name, monkeypatch):
+    """A tracer has __jax_array__ too; each conversion would be one more operation of the gradient."""
+    function, *arrays = CALLS[name]
+    conversions, bind = [], jax.lax.convert_element_type_p.bind
+
+    def counted(*operands, **parameters):
+        conversions.append(parameters)
+        return bind(*operands, **parameters)
+
+    jax.vjp(function, *arrays)  # traces what is jitted
+    monkeypatch.setattr(jax.lax.convert_element_type_p, "bind", counted)
+    jax.vjp(function, *arrays)
+    assert not conversions
