@@ -1,7 +1,7 @@
 """docs/how-it-works.md: each block of Python prints what the block of text after it shows.
 
-With the version of JAX that the page names, the output is the page's. With another, the landmarks of it are there:
-the primitives, the custom calls, and the shapes and flags that the text explains.
+With the version of JAX that the page names, the output is the page's. With another, its landmarks are
+there: the primitives, the custom calls, and the shapes and flags that the text explains.
 
     python tests/how_it_works_test.py    # writes the output into the page
 """
@@ -21,10 +21,13 @@ ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml"
 PAGE = ROOT / "docs" / "how-it-works.md"
 
 # A block of code, and the first block of text before the next one, unless it is a drawing or other code.
-PAIR = re.compile(r"```python\n(.*?)```(?:(?!```).)*?(?:```text\n(?!jmn\.|XLA_FFI)(.*?)```|(?=```|\Z))", re.DOTALL)
+PAIR = re.compile(
+    r"```python\n(.*?)```(?:(?!```).)*?(?:```text\n(?!jmn\.|XLA_FFI)(.*?)```|(?=```|\Z))", re.DOTALL
+)
 LANDMARK = re.compile(
     r"custom_vjp_call|\bneuron(?:_gradient)?(?=\[)|@?jax_mps_neuron\.\w+|f32\[[\d,]*\]|tensor<[\dx]+xf32>"
-    r"|(?:bias|slope)_gradient ?= ?\w+|output_(?:operand_alias|to_operand_aliasing)|all-\w+(?=\()|^(?:True|False).*|^[\d. -]+$",
+    r"|(?:bias|slope)_gradient ?= ?\w+|output_(?:operand_alias|to_operand_aliasing)|all-\w+(?=\()"
+    r"|^(?:True|False).*|^[\d. -]+$",
     re.MULTILINE,
 )
 

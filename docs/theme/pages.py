@@ -1,7 +1,7 @@
-"""Pages made of files that stand outside of docs/: the first screen of README.md, CHANGELOG.md, CONTRIBUTING.md.
+"""Pages made of files outside of docs/: the first screen of README.md, CHANGELOG.md and CONTRIBUTING.md.
 
-Links are rewritten to lead to pages of the site. The address of the repository comes from pyproject.toml, or from
-the workflow that builds the site; without either, the site has no link to it.
+Links are rewritten to lead to pages of the site. The address of the repository comes from pyproject.toml
+or from the workflow that builds the site. Without either, the site has no link to it.
 """
 
 import os
@@ -14,11 +14,13 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 _PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "README.md": "index.md"}
 _MARK, _END = "<!-- first screen of README.md -->", "<!-- end of the first screen -->"
 _PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)" src="(\S+)-light\.svg".*?</picture>', re.DOTALL)
-_LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
+_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|img/)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def _repository() -> str:
-    declared = re.search(r'^\s*Repository\s*=\s*"(.+)"', (_ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    declared = re.search(
+        r'^\s*Repository\s*=\s*"(.+)"', (_ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
     if declared:
         return declared[1]
     server, name = (os.environ.get(f"GITHUB_{part}") for part in ("SERVER_URL", "REPOSITORY"))
@@ -26,14 +28,18 @@ def _repository() -> str:
 
 
 def _link(match: re.Match) -> str:
-    path, anchor = match[1], match[2] or ""
-    return f"]({_PAGES.get(path, path.removeprefix('docs/'))}{anchor})"
+    """A link to a page of the site; the words alone, where the file is none of its pages."""
+    text, path, anchor = match[1], match[2], match[3] or ""
+    if path in _PAGES or path.startswith("docs/"):
+        return f"[{text}]({_PAGES.get(path, path.removeprefix('docs/'))}{anchor})"
+    return text
 
 
 def _of_site(markdown: str) -> str:
     """Markdown of the repository's root, as the site shows it."""
     markdown = _PICTURE.sub(
-        r"![\1](\2-light.svg#only-light){ .chart }" + "\n" + r"![\1](\2-dark.svg#only-dark){ .chart }", markdown
+        r"![\1](\2-light.svg#only-light){ .chart }" + "\n" + r"![\1](\2-dark.svg#only-dark){ .chart }",
+        markdown,
     ).replace("](docs/img/", "](img/")
     return _LINK.sub(_link, markdown)
 
