@@ -5,7 +5,8 @@
 Both runs have the same network, data and seed. One uses `jax_mps_neuron.neuron`, whose gradient is one
 custom call per layer where a kernel can run. The other uses `jax_mps_neuron.reference.neuron`, which is
 pure jax.numpy. The script prints the accuracy of both, times a training step at three batch sizes, and
-draws the curves, which coincide, beside the times, which do not. `python -m jax_mps_neuron bench` measures the routes in depth.
+draws the curves, which coincide, beside the times, which do not.
+`python -m jax_mps_neuron bench` measures the routes in depth.
 """
 
 from __future__ import annotations
