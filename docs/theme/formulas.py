@@ -26,9 +26,9 @@ _BETTER = [
 ]
 
 
-def _mathml(match: re.Match) -> str:
-    block, inline = match.groups()
-    formula = convert((block or inline).strip(), display="block" if block else "inline")
+def mathml(latex: str, block: bool = False) -> str:
+    """A formula as MathML, by itself or within a line."""
+    formula = convert(latex.strip(), display="block" if block else "inline")
     for found, better in _BETTER:
         formula = re.sub(found, better, formula)
     return f'<div class="formula">{formula}</div>' if block else formula
@@ -36,5 +36,7 @@ def _mathml(match: re.Match) -> str:
 
 def on_page_markdown(markdown: str, **_) -> str:
     parts = _FENCES.split(markdown)
-    parts[::2] = [_FORMULA.sub(_mathml, text) for text in parts[::2]]
+    parts[::2] = [
+        _FORMULA.sub(lambda m: mathml(m[1] or m[2], block=bool(m[1])), text) for text in parts[::2]
+    ]
     return "".join(parts)
