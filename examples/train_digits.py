@@ -28,7 +28,7 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron._lowering.rules import resolve, route
+from jax_mps_neuron._lowering.routes import resolve, route
 
 WIDTHS = (64, 256, 128, 10)
 BATCH = 64
