@@ -1,10 +1,10 @@
-"""Writes the tables of docs/performance.md and its pictures from the files in benchmarks/results.
+"""Writes the tables of docs/performance.md and the charts in docs/img from the files in benchmarks/results.
 
     python benchmarks/write_performance.py
 
-A table stands between two comments of the page, of which the first names a file of figures and the
-mode (or, of a sweep, the type; or a summary): <!-- table cpu-float32 chain --> ... <!-- end -->. The
-pictures are docs/img/NAME-THEME.svg, one on a light and one on a dark ground.
+A table stands between two comments of the page. The first names a file of figures and a mode, a type for a
+sweep, or "summary": <!-- table cpu-float32 chain --> ... <!-- end -->. Each chart is written as
+docs/img/NAME-light.svg and docs/img/NAME-dark.svg.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+
+import overview
 
 from jax_mps_neuron._tools.bench.plots import draw
 from jax_mps_neuron._tools.bench.report import groups, load, summary, table
@@ -37,7 +39,8 @@ def main() -> None:
     page = PAGE.read_text()
     PAGE.write_text(BLOCK.sub(lambda m: f"{m[1]}\n{table_of(m[2], m[3])}\n\n{m[4]}", page))
     PICTURES.mkdir(exist_ok=True)
-    # The figures at many shapes are a table alone.
+    overview.main()
+    # The figures at many shapes have a table and no chart.
     for name in ("cpu-float32", "cpu-float16", "cpu-bfloat16", "cpu-sweep"):
         result = load(RESULTS / f"{name}.json")
         for theme in THEMES:

@@ -12,7 +12,7 @@ from train_digits import batches, load
 
 
 class PReLU(eqx.Module):
-    """PReLU with a learned slope for each channel: a Neuron is a pytree, and its slopes an array leaf."""
+    """PReLU with one learned slope per channel. A Neuron is a pytree, and its slopes are an array leaf."""
 
     neuron: jmn.Neuron
 
@@ -24,9 +24,9 @@ class PReLU(eqx.Module):
 
 
 class NeuronLayer(eqx.Module):
-    """f(x @ weights + bias), the bias inside of the neuron: its gradient is part of the one call.
+    """f(x @ weights + bias). The neuron adds the bias, so one call computes both gradients.
 
-    Parameters that are Python numbers stay as they are; those that are arrays are learned.
+    Parameters of the neuron that are arrays are learned. Python numbers stay as they are.
     """
 
     weights: jax.Array
@@ -56,12 +56,12 @@ class Classifier(eqx.Module):
         self.last = eqx.nn.Linear(48, 10, key=keys[2])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Of one image; map over it for a batch, and each neuron is still one call."""
+        """The scores of one image. Under `jax.vmap`, each neuron is still one call per batch."""
         return self.last(self.prelu(self.second(self.first(x))))
 
 
 def train(epochs: int) -> tuple[Classifier, float]:
-    """The trained model, and the share of the test images that it knows."""
+    """Returns the trained model and its accuracy on the test images."""
     x_train, x_test, y_train, y_test = load()
     model = Classifier(key=jax.random.key(0))
     optimizer = optax.adam(3e-3)

@@ -13,7 +13,7 @@ from train_digits import batches, load
 
 
 class PReLU(linen.Module):
-    """PReLU with a learned slope for each channel."""
+    """PReLU with one learned slope per channel."""
 
     slope: float = 0.25
 
@@ -24,7 +24,7 @@ class PReLU(linen.Module):
 
 
 class NeuronLayer(linen.Module):
-    """f(x @ weights + bias), the bias inside of the neuron: its gradient is part of the one call."""
+    """f(x @ weights + bias). The neuron adds the bias, so one call computes both gradients."""
 
     outputs: int
     neuron: jmn.Neuron
@@ -46,7 +46,7 @@ class Classifier(linen.Module):
 
 
 def train(epochs: int) -> tuple[dict[str, Any], float]:
-    """The trained variables, and the share of the test images that they know."""
+    """Returns the trained variables and their accuracy on the test images."""
     x_train, x_test, y_train, y_test = load()
     model = Classifier()
     variables = model.init(jax.random.key(0), x_train[:1])

@@ -12,7 +12,7 @@ from train_digits import batches, load
 
 
 class PReLU(nnx.Module):
-    """PReLU with a learned slope for each channel."""
+    """PReLU with one learned slope per channel."""
 
     def __init__(self, channels: int, slope: float = 0.25):
         self.slopes = nnx.Param(jnp.full(channels, slope))
@@ -22,13 +22,13 @@ class PReLU(nnx.Module):
 
 
 class NeuronLayer(nnx.Module):
-    """f(x @ weights + bias), the bias inside of the neuron: its gradient is part of the one call."""
+    """f(x @ weights + bias). The neuron adds the bias, so one call computes both gradients."""
 
     def __init__(self, inputs: int, outputs: int, neuron: jmn.Neuron, *, rngs: nnx.Rngs):
         initialize = nnx.initializers.he_normal()
         self.weights = nnx.Param(initialize(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
-        self.type = neuron.type  # static; the parameters below could be nnx.Param to be learned
+        self.type = neuron.type  # static; make the parameters an nnx.Param to learn them
         self.parameters = nnx.Variable((neuron.a, neuron.b, neuron.c))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -48,7 +48,7 @@ class Classifier(nnx.Module):
 
 
 def train(epochs: int) -> tuple[Classifier, float]:
-    """The trained model, and the share of the test images that it knows."""
+    """Returns the trained model and its accuracy on the test images."""
     x_train, x_test, y_train, y_test = load()
     model = Classifier(rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(3e-3), wrt=nnx.Param)

@@ -2,10 +2,10 @@
 
     python examples/train_sharded.py [--mesh DATAxMODEL ...] [--epochs N]
 
-Batches are divided along "data", the first hidden layer's channels along "model", and with them the rows of
-the next weights. On the devices that JAX finds, where they are several, and else on 8 virtual ones of the
-CPU. Prints what a training step sends between devices, how fast it is, and how far the losses are from
-those of one device.
+The batch is divided along "data". The channels of the first hidden layer, and with them the rows of the
+next weights, are divided along "model". The script uses the devices that JAX finds, or 8 virtual CPU devices
+if there is only one. It prints what a training step sends between devices, how fast it is, and the difference
+between the losses and those of one device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import jax_mps_neuron as jmn
 from collectives import Collective, collectives
-from jax_mps_neuron._lowering.rules import resolve, route
+from jax_mps_neuron._lowering.routes import resolve, route
 from train_digits import BATCH, WIDTHS, batches, initialize, load, logits
 
 VIRTUAL = 8
@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
 
 def find_devices() -> list[jax.Device]:
-    """Several real ones, or the CPU's virtual ones."""
+    """The devices that JAX finds, or virtual CPU devices if there is only one."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:  # read when JAX starts the CPU's
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={VIRTUAL}"
@@ -48,7 +48,7 @@ def find_devices() -> list[jax.Device]:
 
 
 def mesh_argument(text: str) -> tuple[int, int]:
-    """DATAxMODEL, of which DATA divides the batch and MODEL the first hidden layer's channels."""
+    """Parses DATAxMODEL. DATA divides the batch, MODEL the channels of the first hidden layer."""
     try:
         data, model = map(int, text.split("x"))
         possible = data > 0 and model > 0 and BATCH % data == 0 and WIDTHS[1] % model == 0
@@ -62,7 +62,7 @@ def mesh_argument(text: str) -> tuple[int, int]:
 
 
 def shardings(mesh: Mesh) -> dict[str, Any]:
-    """Of each parameter."""
+    """The sharding of each parameter."""
     specs = {
         "weights": [P(None, "model"), P("model", None), P()],
         "biases": [P("model"), P(), P()],
@@ -103,8 +103,8 @@ def train(mesh: Mesh, data: tuple[np.ndarray, ...], epochs: int) -> Run:
     for x, y in tqdm(batches(x_train, y_train, epochs), f"mesh {name}", steps, unit="step"):
         parameters, state, value = compiled(parameters, state, *put(x, y))
         if jax.default_backend() == "cpu":
-            # With several steps under way and fewer cores than devices, XLA's collectives on the CPU wait
-            # for threads that wait for them, whatever the route, and end the process after a minute.
+            # With several steps in flight and fewer cores than devices, XLA's collectives on the CPU can
+            # deadlock on every route, and end the process after a minute.
             value.block_until_ready()
         values.append(value)
     losses = np.asarray(jax.device_get(values))

@@ -1,11 +1,11 @@
-"""Tables are read on narrow pages: names in their cells may break; numbers and short headings may not."""
+"""Makes tables fit a phone: long names in cells may break, numbers and short headings may not."""
 
 import re
 
 _CELL = re.compile(r"<td.*?</td>", re.DOTALL)
 _CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
-# After a colon or an underscore, and before a capital that begins a word within a name. A <wbr> is no
-# character: what is copied or searched for has none.
+# After a colon or an underscore, and before a capital within a name. A <wbr> is not a character, so copied
+# text and the search do not contain it.
 _BREAK = re.compile(r"(?<=[:_])(?=\w)|(?<=[a-z])(?=[A-Z][a-z])")
 _SHORT = re.compile(r"<(t[hd])((?: style=\"[^\"]*\")?)>(?=[^<]{1,9}</th>|[\d.,ex%/ \[\]-]{1,17}</td>)")
 

@@ -176,9 +176,22 @@ def _jitted_gradient(neuron_type: NeuronType, lowering: str) -> Any:
     return jax.jit(neuron_gradient, inline=True)
 
 
-@jax.tree_util.register_static
-class _Perturbed(tuple[bool, ...]):
-    """Which arguments are differentiated, passed from the forward to the backward pass."""
+_Perturbed = tuple[bool, ...]  # which arguments are differentiated
+
+
+def _as_residual(perturbed: _Perturbed) -> Array:
+    """An array whose length encodes the flags, which take it from the forward to the backward pass.
+
+    The flags must not be part of the residuals' tree. JAX traces the forward rule of an equation once per
+    pattern of perturbed arguments, but unflattens the residuals of every pattern by the tree of the last
+    trace. Shapes are part of each trace. Nothing reads the elements, so jit removes the array.
+    """
+    return jnp.zeros(1 + sum(flag << i for i, flag in enumerate(perturbed)), bool)
+
+
+def _of_residual(flags: Array) -> _Perturbed:
+    bits = flags.shape[0] - 1
+    return tuple(bool(bits >> i & 1) for i in range(len(Arguments._fields)))
 
 
 def _wanted(perturbed: _Perturbed) -> dict[str, bool]:
@@ -209,14 +222,15 @@ def _neuron(static: _Static, *arguments: Any) -> Array:
 
 def _neuron_fwd(static: _Static, *arguments: Any) -> tuple[Array, Any]:
     values = Arguments(*[None if o is None else o.value for o in arguments])
-    perturbed = _Perturbed(o is not None and o.perturbed for o in arguments)
+    perturbed = tuple(o is not None and o.perturbed for o in arguments)
     # Not _neuron: forward over reverse puts tangents on this call, which a custom_vjp function refuses.
     y = _activate(static, values)
-    return y, (values._replace(x=y) if _reads_y(static, perturbed) else values, perturbed)
+    return y, (values._replace(x=y) if _reads_y(static, perturbed) else values, _as_residual(perturbed))
 
 
 def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array | None, ...]:
-    o, perturbed = residuals
+    o, flags = residuals
+    perturbed = _of_residual(flags)
     wanted = _wanted(perturbed)
     cotangents: dict[str, Array | None] = dict.fromkeys(Arguments._fields)
     if isinstance(gradient, SymbolicZero):
