@@ -118,8 +118,8 @@ def quotient(x: Array, y: Array) -> Array:
 @quotient.defjvp
 def _quotient_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (x, y), (dx, dy) = primals, tangents
-    result = quotient(x, y)
-    return result, dx / y - quotient(result, y) * dy
+    reciprocal = 1.0 / y  # XLA would make x / y^2 of (x / y) / y
+    return quotient(x, y), dx / y - x * reciprocal * (reciprocal * dy)
 
 
 def _logistic_second_derivative(u: Array) -> Array:
