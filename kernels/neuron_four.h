@@ -1,5 +1,5 @@
-// One element of a neuron, and four neighbouring ones, which a GPU's thread works on at a time. Metal (and CUDA
-// and C++ by the tests' `metal_stdlib`); included by neuron_gradient.metal after neuron_math.h.
+// One element of a neuron, and four neighbouring elements, the unit of work of a GPU thread. neuron_gradient.metal
+// includes this file after neuron_math.h. The tests compile it as CUDA and C++ with their own `metal_stdlib`.
 
 #ifndef NEURON_FOUR_H
 #define NEURON_FOUR_H
@@ -8,53 +8,15 @@ namespace neuron {
 
 // ---- one element ------------------------------------------------------------------------------
 
-template <typename Op>
-struct HasSlope {
-  static constant constexpr bool value = false;
-};
-template <>
-struct HasSlope<Prelu> {
-  static constant constexpr bool value = true;
-};
-
-template <typename Op>
-struct HasNatural {
-  static constant constexpr bool value = false;
-};
-template <>
-struct HasNatural<Exponential> {
-  static constant constexpr bool value = true;
-};
-template <>
-struct HasNatural<Logarithm> {
-  static constant constexpr bool value = true;
-};
-template <>
-struct HasNatural<ExponentialOfValue> {
-  static constant constexpr bool value = true;
-};
-
-// Whether f' is a function of f(z), which is read in x's place.
-template <typename Op>
-struct IsOfValue {
-  static constant constexpr bool value = false;
-};
-#define IS_OF_VALUE(raw, Op)                    \
-  template <>                                   \
-  struct IsOfValue<Op> {                        \
-    static constant constexpr bool value = true; \
-  };
-NEURON_TYPES_OF_VALUE(IS_OF_VALUE)
-#undef IS_OF_VALUE
-
-// alpha, a, b, c of a matrix. Exponential and Logarithm change their form where c stands for e, the same way
-// for a whole matrix.
+// alpha, a, b, c of one batch entry, whether c stands for e, and whether f is constant.
 struct Scalars {
   float alpha;
   Parameters<float> p;
   bool natural;
+  bool is_constant;
 };
 
+template <typename Op>
 NEURON_INLINE Scalars scalars_of(device const float* scalars) {
   Scalars s;
   s.alpha = scalars[0];
@@ -62,20 +24,23 @@ NEURON_INLINE Scalars scalars_of(device const float* scalars) {
   s.p.b = scalars[2];
   s.p.c = scalars[3];
   s.natural = s.p.c == -1.0f;
+  s.is_constant = is_constant<Op>(s.p.a, s.p.b);
   return s;
 }
 
 template <typename Op>
 NEURON_INLINE float value(float z, float slope, Scalars s) {
+  if (s.is_constant && z == z) z = 0.0f;
   if (HasSlope<Op>::value) s.p.a = slope;
-  if (HasNatural<Op>::value && s.natural) return Natural<Op>::Type::value(z, s.p);
+  if (Natural<Op>::exists && s.natural) return Natural<Op>::Type::value(z, s.p);
   return Op::value(z, s.p);
 }
 
 template <typename Op>
 NEURON_INLINE float derivative(float z, float slope, Scalars s) {
+  if (s.is_constant && z == z) z = 0.0f;
   if (HasSlope<Op>::value) s.p.a = slope;
-  if (HasNatural<Op>::value && s.natural) return Natural<Op>::Type::derivative(z, s.p);
+  if (Natural<Op>::exists && s.natural) return Natural<Op>::Type::derivative(z, s.p);
   return Op::derivative(z, s.p);
 }
 
@@ -85,8 +50,8 @@ struct Four {
   float v0, v1, v2, v3;
 };
 
-// kWhole: all four are there, at an address that a vector may be read from. Else only the first `left` may be
-// read, and the others are 0.
+// With kWhole, reads four elements as one vector; the address must be aligned for it. Otherwise reads the first `left`
+// elements and returns 0 for the others.
 template <bool kWhole, typename S>
 NEURON_INLINE Four load(device const S* p, ulong left) {
   Four r = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -124,7 +89,7 @@ NEURON_INLINE void store(device S* p, ulong left, Four r) {
 
 // ---- four elements ----------------------------------------------------------------------------
 
-// What f or f' is computed of.
+// The arguments of f or f': z, or y for a form that reads y.
 template <typename Op>
 NEURON_INLINE Four arguments(Four x, Four bias, Scalars s) {
   if (IsOfValue<Op>::value) return x;
@@ -167,7 +132,7 @@ NEURON_INLINE Four sum(Four a, Four b) {
   return r;
 }
 
-// What an element adds to the slope gradient.
+// The terms of the slope gradient.
 NEURON_INLINE Four slope_terms(Four z, Four gradient) {
   Four r = {Prelu::slope_derivative(z.v0) * gradient.v0, Prelu::slope_derivative(z.v1) * gradient.v1,
             Prelu::slope_derivative(z.v2) * gradient.v2, Prelu::slope_derivative(z.v3) * gradient.v3};

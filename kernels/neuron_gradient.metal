@@ -1,18 +1,18 @@
-// The neuron and its gradient on a GPU: y = f(alpha * x + bias), and in one pass over gradient and x the
-// data gradient and, by column, the bias gradient and PReLU's slope gradient.
+// The neuron and its gradient on a GPU. The forward kernel computes y = f(alpha * x + bias). The gradient kernel reads
+// gradient and x once; it computes the data gradient and, per column, the bias gradient and PReLU's slope gradient.
 //
-// The same file is compiled by Apple's compiler (the include below replaced by its text), by the host's and by
-// nvcc (a `metal_stdlib` of the tests' first on the include path). What is not Metal is behind the three
-// words that the first lines define. Metal 2.4; bfloat from Metal 3.1.
+// Apple's compiler takes this file with its includes replaced by their text. The host's compiler and nvcc take it with
+// the tests' `metal_stdlib` first on the include path. The three macros below hide what differs between them.
+// Needs Metal 2.4, and Metal 3.1 for bfloat.
 
 #include <metal_stdlib>
 
 #ifdef __METAL_VERSION__
 #define THREADGROUP_ARRAY(T, name, size) threadgroup T name size
-// A kernel for threadgroups of that many threads, which keeps the compiler from taking more registers than
-// they have (Metal Shading Language Specification, "Compute Functions").
+// A kernel for threadgroups of up to `threads` threads. The bound keeps the compiler from using more registers than
+// such a threadgroup has (Metal Shading Language Specification, "Compute Functions").
 #define KERNEL(threads) [[kernel, max_total_threads_per_threadgroup(threads)]]
-// A kernel of `buffers` buffers under a name of its own (the same, "host_name").
+// Instantiates a kernel with `buffers` buffers under a host name (ibid., "host_name").
 #define INSTANTIATE(buffers, name, ...) \
   template [[host_name(#name)]] [[kernel]] decltype(__VA_ARGS__) __VA_ARGS__;
 #endif
@@ -20,7 +20,7 @@
 #ifndef NEURON_INLINE
 #define NEURON_INLINE static inline
 #endif
-// GCC has no word for it that it does not warn about here.
+// GCC warns about its own pragma in this position.
 #if defined(__clang__) || defined(__CUDACC__)
 #define UNROLL _Pragma("unroll")
 #else
@@ -29,14 +29,15 @@
 
 namespace neuron {
 
-// What neuron_math.h is made of. `precise`, as the fast versions lose subnormals, infinities and NaN.
+// The functions that neuron_math.h needs. They are `precise` because the fast versions lose subnormal numbers,
+// infinities and NaN.
 NEURON_INLINE float exp(float x) { return metal::precise::exp(x); }
 NEURON_INLINE float exp_negative(float x) { return exp(x); }
 NEURON_INLINE float log(float x) { return metal::precise::log(x); }
 NEURON_INLINE float pow(float x, float y) { return metal::precise::pow(x, y); }
 NEURON_INLINE float fabs(float x) { return metal::fabs(x); }
-// As pow, but for |x| = 1 to the power of infinity and -infinity to a power that is no integer, which are NaN. At a
-// third of pow's price. y is the same for a whole matrix, and so is the branch taken.
+// pow at a third of its cost. It differs from pow where the result is NaN here: |x| = 1 to the power of infinity, and
+// -infinity to a non-integer power. y is uniform, so the branches are too.
 NEURON_INLINE float coarse_pow(float x, float y) {
   if (metal::floor(y) != y) return metal::precise::exp2(y * metal::precise::log2(x));
   if (y == 0.0f) return 1.0f;
@@ -60,21 +61,20 @@ namespace neuron {
 
 // ---- the shape of a launch --------------------------------------------------------------------
 
-// A thread has 4 neighbouring columns, and a row of a threadgroup's threads is one SIMD group: it reads 128
-// columns of a row at once, 512 bytes in float.
+// A thread works on 4 neighbouring columns. A row of threads is one SIMD group: it reads 128 columns of a row at once,
+// 512 bytes in float.
 constant constexpr uint kThreadsX = 32;
 constant constexpr uint kColumns = 4;
 constant constexpr uint kTile = kThreadsX * kColumns;
-// Rows of threads for each byte of an element: 16 in float, 8 in the half types. On an H100, float gains by
-// few large threadgroups, which walk through memory more nearly in its order than many small ones; the
-// half types by several at once, which hide their arithmetic.
+// Rows of threads per byte of an element: 16 in float, 8 in the 16-bit types. On an H100, float gains from few large
+// threadgroups, which read memory nearly in order. The 16-bit types gain from several at once, which hide arithmetic.
 constant constexpr uint kThreadsYPerByte = 4;
-// Rows of which a threadgroup writes one partial sum. Fewer and the partial sums are much to write; more, and
-// threadgroups that run at once are far apart in memory, which an H100 pays for.
+// Rows per partial sum of a threadgroup. With fewer rows, writing the partial sums takes longer. With more, concurrent
+// threadgroups lie far apart in memory, which slows an H100 down.
 constant constexpr uint kStrip = 128;
-// Elements a thread takes where columns do not matter: that many times kColumns, a threadgroup apart.
+// Vectors of kColumns elements per thread of a flat array, one threadgroup apart.
 constant constexpr uint kFlatSteps = 8;
-// Strips that a thread reads at once where it adds their partial sums.
+// Partial sums that a thread of add_strips reads at once.
 constant constexpr uint kSumAhead = 8;
 
 // The shape for elements of type S.
@@ -85,9 +85,9 @@ struct Shape {
   static constant constexpr uint kFlatTile = kThreads * kColumns * kFlatSteps;
 };
 
-// Rows a thread reads before it computes the first of them: bytes in flight hide the time that the arithmetic
-// takes, where every element has some. A compiler cannot move the reads ahead itself, past writes that it
-// takes for possible aliases. Where there is next to nothing to compute they only take registers.
+// Rows that a thread reads before it computes the first one. Bytes in flight hide the time of the arithmetic. The
+// compiler cannot move the reads ahead itself, because the writes between them may alias. Types with almost no
+// arithmetic read one row: more would only take registers.
 template <typename Op>
 struct Ahead {
   static constant constexpr uint value = 2;
@@ -107,7 +107,7 @@ ONE_AHEAD(Prelu)
 ONE_AHEAD(Relun)
 #undef ONE_AHEAD
 
-// The type that computes f for storage S.
+// The form of a type for storage S.
 template <typename Op, typename S>
 struct For {
   using Type = typename Coarse<Op>::Type;
@@ -117,8 +117,8 @@ struct For<Op, float> {
   using Type = Op;
 };
 
-// The constant buffer of every kernel; metal/kernel.py packs it. Steps are in elements from one matrix to
-// the next, 0 where all matrices share the operand.
+// The constant buffer of every kernel; Python packs it. A step is the distance between batch entries in elements, or
+// 0 for an operand that all entries share.
 struct Launch {
   ulong rows;
   ulong channels;
@@ -132,11 +132,12 @@ struct Launch {
   ulong aligned;
 };
 
-// ---- a thread's part --------------------------------------------------------------------------
+// ---- the part of a thread ---------------------------------------------------------------------
 
 NEURON_INLINE ulong left_of(ulong size, ulong begin) { return begin < size ? size - begin : 0; }
 
-// What a thread works on: `count` times four elements, `step` elements apart, of which `left` are there.
+// The elements of a thread: `count` vectors of four, `step` elements apart. `left` elements exist from `begin` on: in
+// the row by column, in the array if flat.
 struct Part {
   ulong begin;
   ulong step;
@@ -145,7 +146,7 @@ struct Part {
   bool whole;
 };
 
-// By column: a thread's four columns in every kThreadsY-th row of its threadgroup's strip.
+// By column: four columns in every kThreadsY-th row of the threadgroup's strip.
 template <typename S>
 NEURON_INLINE Part part_of_strip(constant Launch* launch, uint3 group, uint3 thread_in_group) {
   const ulong column = ulong(group.x) * kTile + thread_in_group.x * kColumns;
@@ -162,8 +163,7 @@ NEURON_INLINE Part part_of_strip(constant Launch* launch, uint3 group, uint3 thr
   return p;
 }
 
-// Flat: four elements of each row of threads, kFlatSteps times. Where an end is ragged, the last of them
-// are done with `whole` off, and the ones beyond not at all.
+// Flat: kFlatSteps vectors, a threadgroup apart. At a ragged end `whole` is false, and vectors past the end are skipped.
 template <typename S>
 NEURON_INLINE Part part_of_array(ulong elements, bool aligned, uint3 group, uint3 thread_in_group) {
   Part p;
@@ -176,7 +176,7 @@ NEURON_INLINE Part part_of_array(ulong elements, bool aligned, uint3 group, uint
   return p;
 }
 
-// The elements that are there at the k-th step. By column it is the same at each.
+// The elements left at step k. By column every step has the same number.
 template <bool kFlat>
 NEURON_INLINE ulong left_at(Part p, uint k) {
   return kFlat ? p.left - k * p.step : p.left;
@@ -194,7 +194,7 @@ NEURON_INLINE void forward_part(device const S* x, device S* y, Part p, Four bia
   }
 }
 
-// Grid: flat (Shape::kFlatTile elements, 1, matrices), or by column (kTile columns, kStrip rows, matrices).
+// Grid: flat (Shape::kFlatTile elements, 1, entries), or by column (kTile columns, kStrip rows, entries).
 template <typename Op, typename S, bool kBias>
 KERNEL(Shape<S>::kThreads)
 void forward(device const S* x_all [[buffer(0)]],
@@ -207,18 +207,18 @@ void forward(device const S* x_all [[buffer(0)]],
              uint3 thread_in_group [[thread_position_in_threadgroup]]) {
   using F = typename For<Op, S>::Type;
   constexpr bool kFlat = !kBias && !HasSlope<Op>::value;
-  const ulong matrix = group.z;
+  const ulong entry = group.z;
   const ulong elements = launch->rows * launch->channels;
   const Part p = kFlat ? part_of_array<S>(elements, launch->aligned != 0, group, thread_in_group)
                        : part_of_strip<S>(launch, group, thread_in_group);
-  device const S* x = x_all + matrix * launch->x_step;
-  device S* y = y_all + matrix * elements;
-  const Scalars s = scalars_of(scalars_all + matrix * launch->scalars_step);
+  device const S* x = x_all + entry * launch->x_step;
+  device S* y = y_all + entry * elements;
+  const Scalars s = scalars_of<Op>(scalars_all + entry * launch->scalars_step);
   const ulong column = ulong(group.x) * kTile + thread_in_group.x * kColumns;
   Four bias = zeros();
   Four slope = zeros();
-  if (kBias) bias = load<false>(bias_all + matrix * launch->bias_step + column, p.left);
-  if (HasSlope<Op>::value) slope = load<false>(slope_all + matrix * launch->slope_step + column, p.left);
+  if (kBias) bias = load<false>(bias_all + entry * launch->bias_step + column, p.left);
+  if (HasSlope<Op>::value) slope = load<false>(slope_all + entry * launch->slope_step + column, p.left);
   if (p.whole) {
     forward_part<F, S, true, kFlat>(x, y, p, bias, slope, s);
   } else {
@@ -272,7 +272,7 @@ NEURON_INLINE Sums gradient_part(device const S* gradient, device const S* x, de
   return sums;
 }
 
-// Adds four columns of the threadgroup's rows of threads and writes them to partials[strip, column...].
+// Adds four columns over the threadgroup's rows of threads and writes them to partials[strip, column...].
 template <typename S>
 NEURON_INLINE void write_partials(threadgroup float* shared, device float* partials, Four mine, ulong left,
                                   uint tx, uint ty) {
@@ -293,7 +293,7 @@ NEURON_INLINE void write_partials(threadgroup float* shared, device float* parti
   }
 }
 
-// Grid as for forward. The partials are [matrices, strips, channels]; with one strip they are the sums.
+// Grid: as for forward. The partials are [entries, strips, channels]; with one strip they are the sums.
 template <typename Op, typename S, bool kBias, bool kBiasSum, bool kSlopeSum>
 KERNEL(Shape<S>::kThreads)
 void gradient(device const S* gradient_all [[buffer(0)]],
@@ -311,27 +311,27 @@ void gradient(device const S* gradient_all [[buffer(0)]],
   THREADGROUP_ARRAY(float, slope_shared, [Shape<S>::kThreadsY * kTile]);
   using F = typename For<Op, S>::Type;
   constexpr bool kFlat = !kBias && !HasSlope<Op>::value;
-  const ulong matrix = group.z;
+  const ulong entry = group.z;
   const ulong elements = launch->rows * launch->channels;
   const Part p = kFlat ? part_of_array<S>(elements, launch->aligned != 0, group, thread_in_group)
                        : part_of_strip<S>(launch, group, thread_in_group);
-  device const S* gradient = gradient_all + matrix * launch->gradient_step;
-  device const S* x = x_all + matrix * launch->x_step;
-  device S* data = data_all + matrix * elements;
-  const Scalars s = scalars_of(scalars_all + matrix * launch->scalars_step);
+  device const S* gradient = gradient_all + entry * launch->gradient_step;
+  device const S* x = x_all + entry * launch->x_step;
+  device S* data = data_all + entry * elements;
+  const Scalars s = scalars_of<Op>(scalars_all + entry * launch->scalars_step);
   const ulong column = ulong(group.x) * kTile + thread_in_group.x * kColumns;
   Four bias = zeros();
   Four slope = zeros();
-  if (kBias) bias = load<false>(bias_all + matrix * launch->bias_step + column, p.left);
-  if (HasSlope<Op>::value) slope = load<false>(slope_all + matrix * launch->slope_step + column, p.left);
+  if (kBias) bias = load<false>(bias_all + entry * launch->bias_step + column, p.left);
+  if (HasSlope<Op>::value) slope = load<false>(slope_all + entry * launch->slope_step + column, p.left);
   Sums sums;
   if (p.whole) {
     sums = gradient_part<F, S, true, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
   } else {
     sums = gradient_part<F, S, false, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
   }
-  // Threads that have no element meet the others at the barrier.
-  const ulong partial = (matrix * launch->strips + group.y) * launch->channels + column;
+  // Threads without elements also reach the barrier.
+  const ulong partial = (entry * launch->strips + group.y) * launch->channels + column;
   if (kBiasSum) {
     write_partials<S>(bias_shared, bias_partials + partial, sums.bias, p.left, thread_in_group.x,
                       thread_in_group.y);
@@ -342,9 +342,9 @@ void gradient(device const S* gradient_all [[buffer(0)]],
   }
 }
 
-// sums[matrix, column] of the partials of all strips, in a fixed order. Grid: (kThreadsX columns, 1, matrices);
-// each row of threads adds every kThreadsY-th strip, kSumAhead of them at a time.
-// A template, as only those can be instantiated under a name of their own.
+// sums[entry, column] = the sum of partials[entry, :, column], in a fixed order. Grid: (kThreadsX columns, 1, entries).
+// Each row of threads adds every kThreadsY-th strip, kSumAhead at a time.
+// A template, because only templates can be instantiated under a host name.
 template <typename S>
 KERNEL(Shape<S>::kThreads)
 void add_strips(device const S* partials [[buffer(0)]],

@@ -1,12 +1,12 @@
 """f and f' of each neuron type, in jnp: the twin of ``kernels/neuron_math.h``.
 
-Sources: MPSCNNNeuronType.h for f, MPSCNNNeuronGradient's table in MPSCNNNeuron.h for f'. Where that is
-ambiguous: HardSigmoid's slope is a where 0 <= a*z + b <= 1; ReLUN's is 0 where z >= b; ReLU, PReLU and
-ELU take the right-hand branch at 0; Absolute's slope is 0 at 0.
+Sources: MPSCNNNeuronType.h for f, MPSCNNNeuronGradient's table in MPSCNNNeuron.h for f'. That table is
+ambiguous in four places. HardSigmoid's f' is a where 0 <= a*z + b <= 1. ReLUN's f' is 0 where z >= b. ReLU,
+PReLU and ELU take the right-hand branch at 0. Absolute's f' is 0 at 0.
 
-z is the neuron's argument, alpha * x + bias, in float32 or float64; a, b and c broadcast against it.
-A NaN falls through every comparison of f to a branch that keeps it; f' takes the branch that the comparison
-takes.
+z is the argument of the neuron, alpha * x + bias, in float32 or float64. a, b and c broadcast against it.
+In f a NaN fails every comparison and reaches a branch that keeps it. f' takes the branch that the
+comparison selects. At an infinite z, f and f' are their limits where these exist.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
 from . import special
@@ -32,30 +32,26 @@ class _Formula(NamedTuple):
 
 
 def _relu(z: Array, a: Array, b: Array, c: Array) -> Array:
-    return jnp.where(z >= 0, z, a * _negative(z))
+    return jnp.where(z >= 0, z, special.times(a, _negative(z)))
 
 
 def _relu_derivative(z: Array, a: Array, b: Array, c: Array) -> Array:
     return jnp.where(z >= 0, 1.0, a)
 
 
-def _clamp_to_unit(u: Array) -> Array:
-    return jnp.where(u < 0, 0.0, jnp.where(u > 1, 1.0, u))
-
-
 def _hard_sigmoid_derivative(z: Array, a: Array, b: Array, c: Array) -> Array:
-    # a where 0 <= a*z + b <= 1, without a sum whose rounding would depend on whether XLA fuses it.
+    # a where 0 <= a*z + b <= 1, without that sum: its rounding depends on whether XLA fuses it.
     u = a * z
     return jnp.where(u >= -b, jnp.where(u <= 1.0 - b, a, 0.0), 0.0)
 
 
 def _negative(z: Array) -> Array:
-    """z where it is negative (or NaN), else 0: what only the left-hand branch may see."""
+    """z where it is negative or NaN, otherwise 0: the argument of the left-hand branch."""
     return jnp.where(z >= 0, 0.0, z)
 
 
 def _power(z: Array, a: Array, b: Array, c: Array) -> Array:
-    return special.power(a * z + b, c)
+    return special.power(special.times(a, z) + b, c)
 
 
 def _base(c: Array) -> tuple[Array, Array, Array]:
@@ -67,10 +63,15 @@ def _base(c: Array) -> tuple[Array, Array, Array]:
 
 def _exponential(z: Array, a: Array, b: Array, c: Array) -> Array:
     natural, base, _ = _base(c)
-    u = a * z + b
-    # The branch that is not taken sees a 0, as what overflows there makes NaN of a derivative.
+    u = special.times(a, z) + b
+    # The branch that is not taken gets a 0: an overflow there would make a derivative NaN.
     of_e = jnp.exp(jnp.where(natural, u, 0.0))
     return jnp.where(natural, of_e, jnp.power(base, jnp.where(natural, 0.0, u)))
+
+
+def _softsign(z: Array, a: Array, b: Array, c: Array) -> Array:
+    z = special.limited(z, -1e30, 1e30)  # where it is -1 and 1
+    return z / (1.0 + jnp.abs(z))
 
 
 _FORMULAS: dict[NeuronType, _Formula] = {
@@ -80,32 +81,31 @@ _FORMULAS: dict[NeuronType, _Formula] = {
     ),
     NeuronType.RELU: _Formula(_relu, _relu_derivative),
     NeuronType.LINEAR: _Formula(
-        lambda z, a, b, c: a * z + b,
+        lambda z, a, b, c: special.times(a, z) + b,
         lambda z, a, b, c: a,
     ),
     NeuronType.SIGMOID: _Formula(
-        lambda z, a, b, c: jax.nn.sigmoid(z),
+        lambda z, a, b, c: special.logistic(z),
         lambda z, a, b, c: special.logistic_derivative(z),
     ),
     NeuronType.HARD_SIGMOID: _Formula(
-        lambda z, a, b, c: _clamp_to_unit(a * z + b),
+        lambda z, a, b, c: special.limited(special.times(a, z) + b, 0.0, 1.0),
         _hard_sigmoid_derivative,
     ),
     NeuronType.TANH: _Formula(
-        lambda z, a, b, c: a * jnp.tanh(b * z),
-        # 1 - tanh^2(u) = 4 e^2u / (e^2u + 1)^2, which does not cancel for large u.
-        lambda z, a, b, c: (4.0 * (a * b)) * special.logistic_derivative((2.0 * b) * z),
+        lambda z, a, b, c: a * special.tanh(special.times(b, z)),
+        lambda z, a, b, c: (4.0 * (a * b)) * special.logistic_derivative(special.times(2.0 * b, z)),
     ),
     NeuronType.ABSOLUTE: _Formula(
         lambda z, a, b, c: jnp.abs(z),
-        lambda z, a, b, c: jnp.where(z > 0, 1.0, jnp.where(z < 0, -1.0, z)),
+        lambda z, a, b, c: jnp.where(z > 0, 1.0, jnp.where(z < 0, -1.0, lax.stop_gradient(z))),
     ),
     NeuronType.SOFTPLUS: _Formula(
-        lambda z, a, b, c: a * special.softplus(b * z),
-        lambda z, a, b, c: a * b * jax.nn.sigmoid(b * z),
+        lambda z, a, b, c: special.times(a, special.softplus(special.times(b, z))),
+        lambda z, a, b, c: a * b * special.logistic(special.times(b, z)),
     ),
     NeuronType.SOFTSIGN: _Formula(
-        lambda z, a, b, c: z / (1.0 + jnp.abs(z)),
+        _softsign,
         lambda z, a, b, c: (1.0 / (1.0 + jnp.abs(z))) ** 2,
     ),
     NeuronType.ELU: _Formula(
@@ -126,34 +126,34 @@ _FORMULAS: dict[NeuronType, _Formula] = {
         lambda z, a, b, c: a * _base(c)[2] * _exponential(z, a, b, c),
     ),
     NeuronType.LOGARITHM: _Formula(
-        lambda z, a, b, c: jnp.log(a * z + b) / _base(c)[2],
-        lambda z, a, b, c: a / _base(c)[2] / (a * z + b),
+        lambda z, a, b, c: jnp.log(special.times(a, z) + b) / _base(c)[2],
+        lambda z, a, b, c: special.quotient(a / _base(c)[2], special.times(a, z) + b),
     ),
     NeuronType.GELU: _Formula(
-        lambda z, a, b, c: z * special.normal_cdf(z),
+        lambda z, a, b, c: special.limited(z, -40.0, jnp.inf) * special.normal_cdf(z),  # Phi(-40) is 0
         lambda z, a, b, c: special.gelu_derivative(z),
     ),
 }
 
 
 def _coarse_exponential_derivative(z: Array, a: Array, b: Array, c: Array) -> Array:
-    # One multiplication and addition of numbers that are the same for all elements. A finite logarithm of
-    # the bases 0 and infinity makes 1 of their power 0.
+    # One multiplication and one addition per element. A finite logarithm of the bases 0 and infinity makes
+    # their power 0 equal to 1.
     logarithm = _base(c)[2]
     finite = jnp.clip(logarithm, -1e30, 1e30)
-    return (a * logarithm) * jnp.exp((a * finite) * z + b * finite)
+    return (a * logarithm) * jnp.exp(special.times(a * finite, z) + b * finite)
 
 
-# Cheaper forms of f' in float32, for results of 16 bits on GPUs. They are never differentiated.
+# Cheaper forms of f' in float32, for 16-bit results on GPUs. They are never differentiated.
 _COARSE_DERIVATIVES: dict[NeuronType, Callable[[Array, Array, Array, Array], Array]] = {
-    NeuronType.POWER: lambda z, a, b, c: a * c * special.coarse_power(a * z + b, c - 1.0),
+    NeuronType.POWER: lambda z, a, b, c: a * c * special.coarse_power(special.times(a, z) + b, c - 1.0),
     NeuronType.EXPONENTIAL: _coarse_exponential_derivative,
     NeuronType.GELU: lambda z, a, b, c: special.coarse_gelu_derivative(z),
 }
 
 
 def derivative(kind: NeuronType, z: Array, a: Array, b: Array, c: Array, *, coarse: bool = False) -> Array:
-    """f'(z), in the shape of z; coarse: to 2^-16 and not differentiable, for 16-bit results on GPUs."""
+    """f'(z), in the shape of z. `coarse`: to 2^-16 and not differentiable, for 16-bit results on GPUs."""
     formula = _FORMULAS[kind].derivative
     if coarse:
         formula = _COARSE_DERIVATIVES.get(kind, formula)
@@ -161,7 +161,7 @@ def derivative(kind: NeuronType, z: Array, a: Array, b: Array, c: Array, *, coar
 
 
 def _tanh_derivative_of_value(y: Array, a: Array, b: Array, c: Array) -> Array:
-    # y's rounding may have put it beyond a.
+    # Rounding may have put y beyond a.
     t = jnp.clip(jnp.where(a == 0, 0.0, y / jnp.where(a == 0, 1.0, a)), -1.0, 1.0)
     return (a * b) * ((1.0 - t) * (1.0 + t))
 
@@ -207,5 +207,5 @@ value.defjvp(_value_jvp, symbolic_zeros=True)
 
 
 def slope_derivative(z: Array) -> Array:
-    """PReLU's df/da, z where z < 0 and else 0, which the slope gradient sums. NaN stays NaN."""
+    """PReLU's df/da: z where z < 0, otherwise 0. NaN stays NaN."""
     return _negative(z)

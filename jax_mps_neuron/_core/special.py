@@ -1,10 +1,10 @@
 """The special functions behind the formulas, in operations that every XLA plugin legalizes.
 
-Only arithmetic, comparisons, select, abs, min, max, exp, log, pow, logistic and tanh: the older Metal
-plugins know neither erfc nor log1p nor expm1. Each is accurate to a few units in the last place over the
-whole range, and each has its derivative as a rule, so that every higher derivative is as accurate as the
-first. float64, which no such plugin has, uses JAX's own. The ``coarse_`` functions are for 16-bit results
-on GPUs, and use more operations.
+They use only arithmetic, comparisons, select, abs, min, max, exp, log, pow, logistic and tanh, because
+older Metal plugins lack erfc, log1p and expm1. Each function is accurate to a few units in the last place
+over the whole range. Each has a rule for its derivative, so that higher derivatives keep the relative
+accuracy of the first. float64, which those plugins lack too, uses JAX's own functions. The ``coarse_``
+functions are for 16-bit results on GPUs and use more operations.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ __all__ = [
     "coarse_power",
     "expm1_negative",
     "gelu_derivative",
+    "limited",
+    "logistic",
     "logistic_derivative",
     "normal_cdf",
     "power",
+    "quotient",
     "softplus",
+    "tanh",
+    "times",
 ]
 
 _INVERSE_SQRT_2PI = 0.3989422804014327
 
-# log(1 + x) = 2 s + 2 s^3 p(s^2) with s = x / (2 + x), on 0 <= x <= 1; relative error 4e-9. 2 s is x - s x,
-# which leaves all rounding but the last to a small term.
+# log(1 + x) = 2 s + 2 s^3 p(s^2) with s = x / (2 + x), on 0 <= x <= 1; relative error 4e-9. Writing 2 s as
+# x - s x confines all rounding but the last to a small term.
 _LOG1P = (0.140891626, 0.139803022, 0.200124547, 0.333331585)
 
 # e^u - 1 = u + u^2 p(u) on -0.7 <= u <= 0; relative error 2e-10.
@@ -64,7 +69,10 @@ _GELU_DERIVATIVE = (
 )
 _GELU_ZERO = 0.751791537
 
-# Of float32.
+# exp(-z^2 / 2) is 0 beyond this, also in float64.
+_NORMAL_BOUND = 40.0
+
+# Bits of a float32.
 _ALL_BITS, _SIGN_BIT, _ONE_BITS = np.uint32(0xFFFFFFFF), np.uint32(0x80000000), np.uint32(0x3F800000)
 
 
@@ -89,8 +97,33 @@ def _with_derivative(derivative: _Function) -> Callable[[_Function], _Function]:
     return decorate
 
 
+def limited(z: Array, least: Array | float, greatest: Array | float) -> Array:
+    """z, at least `least` and at most `greatest`. NaN stays NaN, even if a plugin's min and max lose it."""
+    z = jnp.where(z < least, least, z)
+    return jnp.where(z > greatest, greatest, z)
+
+
+def times(k: Array, z: Array) -> Array:
+    """k z, and 0 where k is 0 and z infinite: the limit, where the product is NaN."""
+    bound = jnp.where(k == 0, jnp.finfo(z.dtype).max, jnp.inf).astype(z.dtype)
+    return k * limited(z, -bound, bound)
+
+
+@jax.custom_jvp
+def quotient(x: Array, y: Array) -> Array:
+    """x / y, with a derivative in which 1 / y^2 does not underflow."""
+    return x / y
+
+
+@quotient.defjvp
+def _quotient_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, y), (dx, dy) = primals, tangents
+    reciprocal = 1.0 / y  # XLA would make x / y^2 of (x / y) / y
+    return quotient(x, y), dx / y - x * reciprocal * (reciprocal * dy)
+
+
 def _logistic_second_derivative(u: Array) -> Array:
-    return -logistic_derivative(u) * jnp.tanh(0.5 * u)
+    return -logistic_derivative(u) * tanh(0.5 * u)
 
 
 @_with_derivative(_logistic_second_derivative)
@@ -101,7 +134,24 @@ def logistic_derivative(u: Array) -> Array:
     return e * r * r
 
 
-@_with_derivative(jax.nn.sigmoid)
+@_with_derivative(logistic_derivative)
+def logistic(u: Array) -> Array:
+    """1 / (1 + e^-u)."""
+    return jax.nn.sigmoid(u)
+
+
+def _tanh_derivative(u: Array) -> Array:
+    # 1 - tanh^2(u) = 4 e^2u / (e^2u + 1)^2, which does not cancel for large u.
+    return 4.0 * logistic_derivative(2.0 * u)
+
+
+@_with_derivative(_tanh_derivative)
+def tanh(u: Array) -> Array:
+    """The hyperbolic tangent."""
+    return jnp.tanh(u)
+
+
+@_with_derivative(logistic)
 def softplus(u: Array) -> Array:
     """log(1 + e^u)."""
     e = jnp.exp(-jnp.abs(u))
@@ -120,7 +170,7 @@ def expm1_negative(u: Array) -> Array:
     if u.dtype == jnp.float64:
         return jnp.expm1(u)
     small = u + (u * u) * _horner(_EXPM1, u)
-    # Not e^u, which XLA would compute once for this and the derivative, and keep until the backward pass.
+    # Not e^u: XLA would compute that once for this and the derivative, and keep it until the backward pass.
     root = jnp.exp(0.5 * u)
     return jnp.where(u > -0.7, small, root * root - 1.0)
 
@@ -141,7 +191,7 @@ def normal_cdf(z: Array) -> Array:
 
 
 def _gelu_second_derivative(z: Array) -> Array:
-    z = jnp.clip(z, -40.0, 40.0)  # beyond which it is 0, and z^2 may be infinite
+    z = limited(z, -_NORMAL_BOUND, _NORMAL_BOUND)  # beyond that it is 0, and z^2 may be infinite
     return (2.0 - z * z) * normal_pdf(z)
 
 
@@ -149,22 +199,22 @@ def _gelu_second_derivative(z: Array) -> Array:
 def gelu_derivative(z: Array) -> Array:
     """Phi(z) + z phi(z), with the normal distribution function Phi and its density phi."""
     if z.dtype == jnp.float64:
-        return normal_cdf(z) + z * normal_pdf(z)
+        return normal_cdf(z) + limited(z, -_NORMAL_BOUND, _NORMAL_BOUND) * normal_pdf(z)
     return _gelu_derivative(z, 1.0 / (1.0 + 0.3125 * jnp.abs(z)))
 
 
 def _gelu_derivative(z: Array, t: Array) -> Array:
     """The same from t = 1 / (1 + 0.3125 |z|): g(z) is 1 - g(-z)."""
-    quotient = (_GELU_ZERO - jnp.abs(z)) * _horner(_GELU_DERIVATIVE, t)
-    of_negative = jnp.exp(-0.5 * (z * z)) * quotient
+    r = jnp.minimum(jnp.abs(z), _NORMAL_BOUND)  # a NaN comes back with exp
+    of_negative = jnp.exp(-0.5 * (z * z)) * ((_GELU_ZERO - r) * _horner(_GELU_DERIVATIVE, t))
     return jnp.where(z >= 0, 1.0 - of_negative, of_negative)
 
 
 @jax.custom_jvp
 def power(x: Array, y: Array) -> Array:
-    """x^y. Its derivative with respect to y is taken for 0 where x is not positive, and there is none.
+    """x^y. The derivative with respect to y is 0 where x is not positive and there is none.
 
-    So a y that is held still does not make NaN of derivatives with respect to x, of any order.
+    So a constant y makes no NaN in derivatives with respect to x, of any order.
     """
     return jnp.power(x, y)
 
@@ -173,13 +223,13 @@ def power(x: Array, y: Array) -> Array:
 def _power_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (x, y), (dx, dy) = primals, tangents
     result = power(x, y)
-    of_x = y * power(x, jnp.where(y == 0, 1.0, y - 1.0))
+    of_x = y * jnp.where(y == 0, 1.0, power(x, y - 1.0))
     of_y = jnp.log(jnp.where(x > 0, x, 1.0)) * jnp.where(x > 0, result, 0.0)
     return result, of_x * dx + of_y * dy
 
 
-# For 16-bit results on GPUs. XLA divides there in seven instructions, of which five care for quotients that
-# cannot arise here, and raises to a power in 74.
+# For 16-bit results on GPUs. There a division takes XLA seven instructions, five of them for quotients that
+# cannot occur here, and a power takes 74.
 
 
 def coarse_gelu_derivative(z: Array) -> Array:
@@ -191,12 +241,12 @@ def coarse_gelu_derivative(z: Array) -> Array:
 def coarse_power(x: Array, y: Array) -> Array:
     """x^y in float32 to 2^-23 (1 + |log x^y|), which is 2^-16 or better.
 
-    As IEEE's pow, but for |x| = 1 to the power of infinity or NaN and -infinity to a power that is no
-    integer, which are NaN. Fast if y has few elements: what depends on y alone is computed for those.
+    Like IEEE's pow, except that |x| = 1 to the power of infinity or NaN and -infinity to a non-integer
+    power are NaN. Fast if y has few elements: what depends only on y is computed once per element of y.
     """
     integer = jnp.floor(y) == y
     odd = integer & (jnp.floor(0.5 * y) != 0.5 * y)
-    # log sees |x| if y is an integer, 1 if y is 0, and else x, of whose sign it makes NaN.
+    # The argument of log is 1 if y is 0, |x| if y is another integer, otherwise x, whose sign gives NaN.
     keep = jnp.where(y == 0, 0, jnp.where(integer, _ALL_BITS ^ _SIGN_BIT, _ALL_BITS)).astype(jnp.uint32)
     add = jnp.where(y == 0, _ONE_BITS, 0).astype(jnp.uint32)
     sign = jnp.where(odd, _SIGN_BIT, 0).astype(jnp.uint32)

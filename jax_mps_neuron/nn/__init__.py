@@ -19,23 +19,21 @@ import jax.nn
 from ._piecewise import elu, hard_sigmoid, identity, leaky_relu, relu, relu6, selu
 from ._smooth import gelu, log_sigmoid, sigmoid, soft_sign, softplus, tanh
 
-_OURS = (
-    elu,
-    gelu,
-    hard_sigmoid,
-    identity,
-    leaky_relu,
-    log_sigmoid,
-    relu,
-    relu6,
-    selu,
-    sigmoid,
-    soft_sign,
-    softplus,
-    tanh,
-)
-
-__all__ = sorted({*(f.__name__ for f in _OURS), *(n for n in dir(jax.nn) if not n.startswith("_"))})
+__all__ = [
+    "elu",
+    "gelu",
+    "hard_sigmoid",
+    "identity",
+    "leaky_relu",
+    "log_sigmoid",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "soft_sign",
+    "softplus",
+    "tanh",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -45,4 +43,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *(name for name in dir(jax.nn) if not name.startswith("_"))})

@@ -1,4 +1,4 @@
-// Half as many doubles as there are lanes of floats, for what float arithmetic is not precise enough for.
+// Vectors of kLanes / 2 doubles, for intermediate results that need more precision than float.
 
 #ifndef CPU_DOUBLES_H
 #define CPU_DOUBLES_H
@@ -20,7 +20,7 @@ struct Doubles {
 NEURON_INLINE Doubles operator+(Doubles a, Doubles b) { return a.v + b.v; }
 NEURON_INLINE Doubles operator-(Doubles a, Doubles b) { return a.v - b.v; }
 NEURON_INLINE Doubles operator*(Doubles a, Doubles b) { return a.v * b.v; }
-NEURON_INLINE Doubles clamp(Doubles x, double low, double high) {  // keeps a NaN
+NEURON_INLINE Doubles clamp(Doubles x, double low, double high) {  // NaN stays NaN
   RawDoubles l = Doubles(low).v, h = Doubles(high).v;
 #if defined(__AVX512F__)
   return _mm512_min_pd(h, _mm512_max_pd(l, x.v));
@@ -32,14 +32,14 @@ NEURON_INLINE Doubles clamp(Doubles x, double low, double high) {  // keeps a Na
 #endif
 }
 
-// x 2^n for a normal result; `n_bits` are those of n + kRoundDouble.
+// x 2^n for a normal result. `n_bits` holds the bits of n + kRoundDouble.
 constexpr double kRoundDouble = 6755399441055744.0;  // 1.5 * 2^52
 NEURON_INLINE Doubles scale(Doubles x, Doubles n_bits) {
   RawLongs exponent = reinterpret_cast<RawLongs>(n_bits.v) << 52;
   return reinterpret_cast<RawDoubles>(reinterpret_cast<RawLongs>(x.v) + exponent);
 }
 
-// The lower and the upper half of the lanes, and back.
+// Conversions: lower and upper give half of the lanes each, join puts them together.
 NEURON_INLINE Doubles lower(Floats x) {
 #if defined(__AVX512F__)
   return _mm512_cvtps_pd(_mm512_castps512_ps256(x.v));

@@ -1,6 +1,5 @@
-// Elementary functions for the CPU kernels, on kLanes floats at a time, the C library's in double. Branch-free, but
-// that powers are spared what is special about some numbers where no lane has one.
-// IEEE special values throughout, subnormal numbers included.
+// Elementary functions for the CPU kernels: on vectors of floats, and the C library's for double. They return IEEE
+// special values and keep subnormal numbers. Only powers branch: they skip special cases that no lane needs.
 
 #ifndef CPU_ELEMENTARY_H
 #define CPU_ELEMENTARY_H
@@ -11,12 +10,12 @@
 
 namespace NEURON_NAMESPACE {
 
-// Addition of it rounds |x| < 2^22 to an integer, in the low mantissa bits.
+// Adding it rounds |x| < 2^22 to an integer in the low mantissa bits.
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 constexpr float kInfinity = __builtin_inff();
 constexpr float kSmallestNormal = 0x1p-126f;
 
-// The coefficients' polynomial, that of the highest power first.
+// The polynomial with these coefficients, highest power first.
 template <typename V, typename First, typename... Rest>
 NEURON_INLINE V polynomial(V x, First first, Rest... rest) {
   V p(first);
@@ -24,14 +23,14 @@ NEURON_INLINE V polynomial(V x, First first, Rest... rest) {
   return p;
 }
 
-// x 2^n for an integral n of [-252, 254]; `n_bits` are those of n + kRound.
+// x 2^n for an integral n in [-252, 254]. `n_bits` holds the bits of n + kRound.
 NEURON_INLINE Floats scale(Floats x, Floats n, Ints n_bits) {
 #if defined(__AVX512F__)
   (void)n_bits;
   return _mm512_scalef_ps(x.v, n.v);
 #else
   (void)n;
-  // In two factors, as 2^n itself may be no float where the result is one.
+  // Two factors, because 2^n may be out of range where the result is not.
   Ints i = n_bits - Ints(0x4b400000);
   Ints half = i >> 1;
   return x * floats((half + Ints(127)) << 23) * floats((i - half + Ints(127)) << 23);
@@ -41,7 +40,7 @@ NEURON_INLINE Floats scale(Floats x, Floats n, Ints n_bits) {
 struct Reduced {
   Floats r;     // x - n log(2), |r| <= log(2) / 2
   Floats rest;  // expm1(r) - r
-  Floats low;   // what r was rounded by
+  Floats low;   // the rounding error of r
   Floats n;
   Ints n_bits;
 };
@@ -61,7 +60,7 @@ NEURON_INLINE Reduced reduce(Floats x) {
   return {r, expm1_rest(r), first - r + n * 2.12194440e-4f, n, bits(shifted)};
 }
 
-// For x <= 0: below -104, where e^x underflows to 0, x is clamped.
+// e^x for x <= 89. Below -104 it underflows to 0, so x is bounded there.
 NEURON_INLINE Floats exp_negative(Floats x) {
   Reduced e = reduce(max(-104.0f, x));
   return scale(e.r + e.rest + 1.0f, e.n, e.n_bits);
@@ -69,8 +68,8 @@ NEURON_INLINE Floats exp_negative(Floats x) {
 
 NEURON_INLINE Floats exp(Floats x) { return exp_negative(min(89.0f, x)); }
 
-// For x <= 88: 2^n (expm1(r) + 1) - 1, summed from the largest down, so that nothing cancels near 0 and only the
-// last sum rounds much.
+// 2^n (expm1(r) + 1) - 1 for x <= 88. Terms are added from the largest down: nothing cancels near 0, and only the last
+// sum has a large rounding error.
 NEURON_INLINE Floats expm1(Floats x) {
   Reduced e = reduce(max(-87.0f, x));
   Floats power = floats((e.n_bits - Ints(0x4b400000 - 127)) << 23);
@@ -85,7 +84,7 @@ NEURON_INLINE Floats tanh(Floats x) {
   return with_sign(e / (2.0f + e), x);
 }
 
-// |x| = 2^n m with m in [sqrt(1/2), sqrt(2)); nonsense for 0, infinity and NaN.
+// |x| = 2^n m with m in [sqrt(1/2), sqrt(2)). Meaningless for 0, infinity and NaN.
 struct Split {
   Floats n, m;
 };
@@ -100,7 +99,7 @@ NEURON_INLINE Split split(Floats magnitude) {
   return {of.n - select(subnormal, Floats(23.0f), Floats(0.0f)), of.m};
 }
 
-// log(m) = f - f^2/2 + f^3 p(f), f = m - 1, minimax 7e-8 of the last term.
+// log(m) = f - f^2/2 + f^3 p(f) with f = m - 1; p is minimax to 7e-8 of the last term.
 NEURON_INLINE Floats log(Split of) {
   Floats f = of.m - 1.0f;
   Floats p = polynomial(f, 7.03854337e-2f, -0.115160659f, 0.116773613f, -0.12419977f, 0.142492726f,
@@ -119,9 +118,9 @@ NEURON_INLINE Floats log(Floats x) {
   return select(x < 0.0f, Floats(__builtin_nanf("")), y);
 }
 
-// m^y 2^(n y) in double, so that the rounding of the exponent does not show: log2(1 + f) / f by a polynomial in
-// f = m - 1, minimax 2e-11, and 2^r by another, 4e-11. Odd and even powers apart, as one chain of multiplications
-// is waited for. 2^1000 and 2^-1000 become infinity and 0 in float.
+// m^y 2^(n y) in double, where the rounding of the exponent does not show. One polynomial in f = m - 1 gives
+// log2(1 + f) / f, minimax to 2e-11; another gives 2^r, to 4e-11. Odd and even powers are separate, which halves the
+// chain of dependent multiplications. 2^1000 and 2^-1000 become infinity and 0 in float.
 NEURON_INLINE Doubles regular_pow(Doubles m, Doubles n, Doubles y) {
   Doubles f = m - 1.0;
   Doubles ff = f * f;
@@ -147,8 +146,8 @@ NEURON_INLINE Floats floor(Floats x) {
   return select(fabs(x) < 8388608.0f, t, x);  // from 2^23 on a float has no fraction
 }
 
-// x^y from |x|^y: the sign of an odd power, NaN for a power that is not an integer, and 1 for x^0, 1^y and
-// (-1)^infinity, even of NaN.
+// x^y from |x|^y: an odd power takes the sign of x, a non-integer power of x < 0 is NaN, and x^0, 1^y and (-1)^infinity
+// are 1, even with a NaN.
 NEURON_INLINE Floats signed_power(Floats power, Floats x, Floats y) {
   Floats half = 0.5f * y;
   Mask odd = (floor(y) == y) & (floor(half) != half);
@@ -159,7 +158,7 @@ NEURON_INLINE Floats signed_power(Floats power, Floats x, Floats y) {
   return select(one, Floats(1.0f), result);
 }
 
-// Where x^y is not special: a positive normal number to a finite one.
+// Where x^y is regular: x is positive and normal, y finite.
 NEURON_INLINE Mask regular(Floats x, Floats y) {
   return (x >= kSmallestNormal) & (x < kInfinity) & (fabs(y) < kInfinity);
 }
@@ -171,7 +170,7 @@ NEURON_INLINE Floats regular_pow(Split of, Floats y) {
 NEURON_INLINE Floats pow(Floats x, Floats y) {
   if (all(regular(x, y))) return regular_pow(split_normal(x), y);
   Floats magnitude = fabs(x);
-  // 0, infinity and NaN to a positive power are themselves, to a negative one the other of the two.
+  // 0, infinity and NaN to a positive power are themselves. A negative power swaps 0 and infinity.
   Ints b = bits(magnitude);
   Mask nonzero = (b > Ints(0)) & (b < Ints(0x7f800000));
   Floats special = floats(select(y < 0.0f, Ints(0x7f800000) - b, b));
@@ -179,7 +178,7 @@ NEURON_INLINE Floats pow(Floats x, Floats y) {
   return signed_power(select(nonzero, regular_pow(split(magnitude), y), special), x, y);
 }
 
-// To 2^-16, more than a half or a bfloat can show.
+// x^y to 2^-16, which a half or a bfloat cannot tell from exact.
 NEURON_INLINE Floats coarse_pow(Floats x, Floats y) {
   if (all(regular(x, y))) return exp(y * log(split_normal(x)));
   return signed_power(exp(y * log(fabs(x))), x, y);
@@ -194,6 +193,7 @@ NEURON_INLINE double log(double x) { return std::log(x); }
 NEURON_INLINE double pow(double x, double y) { return std::pow(x, y); }
 NEURON_INLINE double log1p_unit(double x) { return std::log1p(x); }
 NEURON_INLINE double normal_tail(double r, double) { return 0.5 * std::erfc(r * 0.7071067811865476); }
+NEURON_INLINE double normal_bound(double) { return 40; }
 NEURON_INLINE double inverse_sqrt_2pi(double) { return 0.3989422804014327; }
 
 }  // namespace NEURON_NAMESPACE

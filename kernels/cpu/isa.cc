@@ -6,7 +6,7 @@
 #if defined(__x86_64__) && defined(KERNELS_X86)
 #include <cpuid.h>
 
-// Conversions of halves, which __builtin_cpu_supports does not know everywhere.
+// Whether the CPU converts halves. Not every compiler's __builtin_cpu_supports knows "f16c".
 static bool has_f16c() {
   unsigned a, b, c, d;
   return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
@@ -40,7 +40,7 @@ struct InstructionSet {
   const Kernels* tables[kStorages];  // indexed by Storage
 };
 
-// Those this CPU has, newest first, and a null name.
+// The instruction sets that this CPU has, newest first, then one with a null name.
 const InstructionSet* instruction_sets() {
   static const auto* sets = [] {
     static InstructionSet found[4] = {};
@@ -63,7 +63,7 @@ std::atomic<const InstructionSet*>& current() {
 }  // namespace
 
 const Kernels& kernels(Storage storage, int neuron_type) {
-  return current().load(std::memory_order_relaxed)->tables[static_cast<int>(storage)][neuron_type];
+  return current().load(std::memory_order_relaxed)->tables[static_cast<int>(storage)][position_of(neuron_type)];
 }
 
 }  // namespace jax_mps_neuron

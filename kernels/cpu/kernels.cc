@@ -1,6 +1,5 @@
-// The loops. Compiled once per instruction set and storage type: KERNELS_LANES is the former's vector width
-// in floats, KERNELS_STORAGE names the latter, and NEURON_NAMESPACE, one for each pair, keeps every function of
-// this file to its own copy.
+// The loops. The build compiles this file once per instruction set and storage type, each time in its own
+// NEURON_NAMESPACE. KERNELS_LANES is the vector width in floats, KERNELS_STORAGE the storage type.
 
 #define NEURON_INLINE static inline __attribute__((always_inline))
 #define NEURON_METHOD inline __attribute__((always_inline))
@@ -24,31 +23,14 @@ using T = Element::Vector;
 
 constexpr int64_t kWidth = sizeof(T) / sizeof(Number);  // elements in a vector
 
-// Reads ahead into the next 4 KiB page, where a CPU's own prefetching ends: a quarter less time for the types whose
-// arithmetic would otherwise wait. Addresses past the end do no harm.
+// Prefetches from the next 4 KiB page, where the CPU's own prefetching stops. This saves a quarter of the time of types
+// with long arithmetic. Prefetching past the end is harmless.
 NEURON_INLINE void prefetch(const Stored* p) {
   __builtin_prefetch(reinterpret_cast<const char*>(p) + 4096);
 }
 
-// Only PReLU has a slope for each column.
-template <typename Op>
-constexpr bool has_slope = false;
-template <>
-constexpr bool has_slope<Prelu> = true;
-
-// Whether f' is a function of f(z), which is read in x's place.
-template <typename Op>
-constexpr bool of_value = false;
-#define OF_VALUE(raw, Op) \
-  template <>             \
-  constexpr bool of_value<Op> = true;
-NEURON_TYPES_OF_VALUE(OF_VALUE)
-OF_VALUE(13, NaturalExponentialOfValue)
-#undef OF_VALUE
-
-// Vectors that f' is computed of before it meets the gradient, of the types for which it takes long. A processor has
-// some two hundred instructions under way: the fewer and the sooner done those of one vector are, the more vectors
-// are worked on at a time.
+// For types with a costly f', a loop computes f' of kBlock vectors, and the next loop uses it. A processor executes some
+// two hundred instructions at a time: the shorter the work on one vector, the more vectors overlap.
 constexpr int kBlock = 16;
 template <typename Op>
 constexpr bool in_blocks = false;
@@ -63,7 +45,7 @@ IN_BLOCKS(PowerBy<CoarsePow>)
 IN_BLOCKS(NaturalExponential)
 IN_BLOCKS(Gelu)
 
-// Power in float32 with an f' in pairs of floats, the factor a c within, so that it is rounded once.
+// Power in float32 with f' in pairs of floats. The factor a c is part of the pair, so f' is rounded once.
 #if defined(CPU_PAIRS)
 constexpr bool kHasPairs = std::is_same_v<Element, Float32>;
 #else
@@ -88,7 +70,7 @@ struct PowerInPairs : Power {
 IN_BLOCKS(PowerInPairs)
 #undef IN_BLOCKS
 
-// What is the same for a whole matrix, in every lane.
+// The scalars of a strip, in every lane.
 struct Scalars {
   explicit NEURON_METHOD Scalars(const void* scalars) {
     const Number* s = static_cast<const Number*>(scalars);
@@ -99,7 +81,7 @@ struct Scalars {
   Parameters<T> p;
 };
 
-// Per-column numbers are padded to whole vectors (strips.h).
+// Per-column arrays hold whole vectors: see the padding in strips.h.
 NEURON_INLINE T at(const void* numbers, int64_t j) {
   return load_lanes<T>(static_cast<const Number*>(numbers) + j);
 }
@@ -107,20 +89,16 @@ NEURON_INLINE void put(void* numbers, int64_t j, T v) {
   store_lanes(static_cast<Number*>(numbers) + j, v);
 }
 
-// Whether f' does not depend on z.
-template <typename Op>
-constexpr bool constant_slope = std::is_same_v<Op, None> || std::is_same_v<Op, Linear>;
-
 template <typename Op>
 NEURON_INLINE Parameters<T> at_column(Parameters<T> p, const Strip& s, int64_t j) {
-  if constexpr (has_slope<Op>) p.a = at(s.slope, j);
+  if constexpr (HasSlope<Op>::value) p.a = at(s.slope, j);
   return p;
 }
 
-// What f or f' is computed of.
+// The argument of f or f': z, or y for a form that reads y.
 template <typename Op, bool kBias>
 NEURON_INLINE T argument(const Strip& s, Scalars of, const Stored* x, int64_t j) {
-  if constexpr (of_value<Op>) return Element::load(x);
+  if constexpr (IsOfValue<Op>::value) return Element::load(x);
   T z = of.alpha * Element::load(x);
   if constexpr (kBias) z = z + at(s.bias, j);
   return z;
@@ -132,7 +110,7 @@ NEURON_INLINE void forward_vector(const Strip& s, Scalars of, const Stored* x, S
   Element::store(y, Op::value(z, at_column<Op>(of.p, s, j)));
 }
 
-// f' of as many vectors.
+// f' of kVectors vectors.
 template <typename Op, int kVectors>
 NEURON_INLINE void derivatives(const Strip& s, Scalars of, const T* z, T* results, int64_t j) {
   for (int k = 0; k < kVectors; ++k) {
@@ -144,37 +122,37 @@ template <typename Op, int kVectors>
 NEURON_INLINE void prefetch_vectors(const Stored* gradient, const Stored* x) {
   for (int k = 0; k < kVectors; ++k) {
     prefetch(gradient + k * kWidth);
-    if constexpr (!constant_slope<Op>) prefetch(x + k * kWidth);
+    if constexpr (!HasConstantDerivative<Op>::value) prefetch(x + k * kWidth);
   }
 }
 
 template <typename Op, bool kBias, bool kSums, int kVectors>
 NEURON_INLINE void gradient_vectors(const Strip& s, Scalars of, const Stored* gradient, const Stored* x,
                                     Stored* data, int64_t j) {
-  T z[kVectors], slope[kVectors];
+  T z[kVectors], derivative[kVectors];
   for (int k = 0; k < kVectors; ++k) {
     z[k] = argument<Op, kBias>(s, of, x + k * kWidth, j + k * kWidth);
   }
   if constexpr (std::is_same_v<Op, PowerInPairs>) {
-    Op::template derivatives<kVectors>(of.p, z, slope);
+    Op::template derivatives<kVectors>(of.p, z, derivative);
   } else {
-    derivatives<Op, kVectors>(s, of, z, slope, j);
+    derivatives<Op, kVectors>(s, of, z, derivative, j);
   }
   for (int k = 0; k < kVectors; ++k) {
     const int64_t i = k * kWidth, column = j + i;
     T g = Element::load(gradient + i);
-    T d = slope[k] * g;
+    T d = derivative[k] * g;
     Element::store(data + i, of.alpha * d);
     if constexpr (kSums) {
       put(s.bias_sum, column, at(s.bias_sum, column) + d);
-      if constexpr (has_slope<Op>) {
+      if constexpr (HasSlope<Op>::value) {
         put(s.slope_sum, column, at(s.slope_sum, column) + g * Op::slope_derivative(z[k]));
       }
     }
   }
 }
 
-// A vector of which the first `n` elements are there, and the others are 0 and go nowhere.
+// The last vector of a row: `n` elements, then zeros, which are not copied back.
 struct Padded {
   Stored of[kWidth] = {};
   NEURON_METHOD Padded() {}
@@ -182,7 +160,7 @@ struct Padded {
   NEURON_METHOD void copy_to(Stored* p, int64_t n) const { std::memcpy(p, of, n * sizeof(Stored)); }
 };
 
-// The sums past the last column, which are other columns' where a strip ends in part of a row: f' of nothing may be
+// Restores the sums past the last column. They may belong to other columns of the strip, and f' of the padding may be
 // infinite.
 class Beyond {
  public:
@@ -247,11 +225,10 @@ void gradient_strip(const Strip s) {
   }
 }
 
-// Whether the type has another form where its c stands for e, and c does.
+// Whether c stands for e.
 template <typename Op>
 bool natural(const Strip& s) {
-  constexpr bool has_one = !std::is_same_v<typename Natural<Op>::Type, Op>;
-  return has_one && static_cast<const Number*>(s.scalars)[3] == Number(-1);
+  return Natural<Op>::exists && static_cast<const Number*>(s.scalars)[3] == Number(-1);
 }
 
 template <typename Op>
@@ -259,11 +236,11 @@ void forward_as(const Strip& s) {
   s.bias ? forward_strip<Op, true>(s) : forward_strip<Op, false>(s);
 }
 
-// What computes a type, given its parameters and the elements' type.
+// The form of a type for these elements.
 template <typename Op>
 using InElements = std::conditional_t<sizeof(Stored) == 2, typename Coarse<Op>::Type, Op>;
 
-// Calls `as` with the form of Power for an exponent that is `base` plus a small integer, if it is.
+// If c is `base` plus 0, 1, 2 or 3, calls `as` with the form of Power for that exponent and returns true.
 template <typename As>
 bool small_power(const Strip& s, int base, As as) {
   const Number exponent = static_cast<const Number*>(s.scalars)[3] - Number(base);
@@ -274,22 +251,62 @@ bool small_power(const Strip& s, int base, As as) {
   return false;
 }
 
+// f or f' of a type whose f is constant: a for numbers, b for NaN.
+struct Constant {
+  template <typename V>
+  NEURON_INLINE V value(V z, Parameters<V> p) { return select(z == z, p.a, p.b); }
+  template <typename V>
+  NEURON_INLINE V derivative(V z, Parameters<V> p) { return select(z == z, p.a, p.b); }
+};
+
+struct ValueOf {
+  template <typename Op>
+  static T at(T z, Parameters<T> p) { return Op::value(z, p); }
+};
+struct DerivativeOf {
+  template <typename Op>
+  static T at(T z, Parameters<T> p) { return Op::derivative(z, p); }
+};
+
+// If f is constant, calls `as` with the scalars of a Constant for Function and returns true.
+template <typename Op, typename Function>
+bool constant(const Strip& s, void (*as)(const Strip&)) {
+  if constexpr (!IsOfValue<Op>::value) {
+    const Number* given = static_cast<const Number*>(s.scalars);
+    if (!is_constant<Op>(given[1], given[2])) return false;
+    auto at = [&](Number z) {
+      const Parameters<T> p = Scalars(given).p;
+      Number lanes[kWidth];
+      put(lanes, 0, natural<Op>(s) ? Function::template at<typename Natural<Op>::Type>(T(z), p)
+                                   : Function::template at<InElements<Op>>(T(z), p));
+      return lanes[0];
+    };
+    const Number scalars[] = {given[0], at(0), at(NAN), 0};
+    Strip of_constant = s;
+    of_constant.scalars = scalars;
+    as(of_constant);
+    return true;
+  }
+  return false;
+}
+
 template <typename Op>
 void forward(const Strip& s) {
+  if (constant<Op, ValueOf>(s, &forward_as<Constant>)) return;
   if constexpr (std::is_same_v<Op, Power>) {
     if (small_power(s, 0, [&](auto op) { forward_as<decltype(op)>(s); })) return;
   }
   natural<Op>(s) ? forward_as<typename Natural<Op>::Type>(s) : forward_as<InElements<Op>>(s);
 }
 
-// The data gradient is the gradient and already in its place.
+// Whether the data gradient is the gradient itself, in the same memory.
 template <typename Op>
-NEURON_INLINE bool in_place(const Strip& s) {
+NEURON_INLINE bool is_identity(const Strip& s) {
   const bool same = s.result == s.gradient && static_cast<const Number*>(s.scalars)[0] == Number(1);
   return std::is_same_v<Op, None> && same;
 }
 
-// What is left to do then.
+// The bias gradient then.
 void sum_strip(const Strip s) {
   for (int64_t i = 0; i < s.rows; ++i) {
     const Stored* gradient = static_cast<const Stored*>(s.gradient) + i * s.stride;
@@ -306,22 +323,22 @@ void sum_strip(const Strip s) {
 
 template <typename Op>
 void gradient_as(const Strip& s) {
-  if (in_place<Op>(s)) {
+  if (is_identity<Op>(s)) {
     if (s.bias_sum) sum_strip(s);
     return;
   }
   if (s.bias_sum) {
     gradient_strip<Op, true, true>(s);
-  } else if (s.bias && !of_value<Op>) {
+  } else if (s.bias && !IsOfValue<Op>::value) {
     gradient_strip<Op, true, false>(s);
   } else {
     gradient_strip<Op, false, false>(s);
   }
 }
 
-// Whether pairs of floats do: for exponents for which log2's error does not show, and factors that nothing is scaled
-// out of range with.
-[[maybe_unused]] bool pairs_do(const Strip& s) {
+// Whether PowerInPairs is exact enough: the error of log2 does not show in these exponents, and these factors scale
+// nothing out of range.
+[[maybe_unused]] bool pairs_suffice(const Strip& s) {
   const Number* p = static_cast<const Number*>(s.scalars) + 1;
   const Number factor = std::fabs(p[0] * p[2]);
   return std::fabs(p[2] - 1) <= 16 && factor >= Number(0x1p-60) && factor <= Number(0x1p60);
@@ -329,28 +346,27 @@ void gradient_as(const Strip& s) {
 
 template <typename Op>
 void gradient(const Strip& s) {
+  if (constant<Op, DerivativeOf>(s, &gradient_as<Constant>)) return;
   if constexpr (std::is_same_v<Op, Power>) {
     if (small_power(s, 1, [&](auto op) { gradient_as<decltype(op)>(s); })) return;
     if constexpr (kHasPairs) {
-      if (pairs_do(s)) return gradient_as<PowerInPairs>(s);
+      if (pairs_suffice(s)) return gradient_as<PowerInPairs>(s);
     }
   }
   natural<Op>(s) ? gradient_as<typename Natural<Op>::Type>(s) : gradient_as<InElements<Op>>(s);
 }
 
-// By raw value, null where there is none.
+// Null if f(z) does not determine f'.
 using Entry = void (*)(const Strip&);
-constexpr Entry of_values(int type) {
-#define IF_TYPE(raw, Op) \
-  if (type == raw) return &gradient<Op>;
-  NEURON_TYPES_OF_VALUE(IF_TYPE)
-#undef IF_TYPE
+template <typename Op>
+constexpr Entry gradient_of_value() {
+  if constexpr (OfValue<Op>::exists) return &gradient<typename OfValue<Op>::Type>;
   return nullptr;
 }
 
 }  // namespace
 
-#define ENTRY(raw, Op) {&forward<Op>, &gradient<Op>, of_values(raw)},
+#define ENTRY(raw, Op) {&forward<Op>, &gradient<Op>, gradient_of_value<Op>()},
 extern const KernelTable table = {NEURON_TYPES(ENTRY)};
 
 }  // namespace NEURON_NAMESPACE

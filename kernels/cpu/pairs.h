@@ -1,5 +1,5 @@
-// Powers in sums of two floats: more precise than a float, and twice as fast as doubles where the processor has fused
-// multiply-adds, which give a product's rounding error.
+// Powers on sums of two floats. They are more precise than a float, and twice as fast as doubles on processors with
+// fused multiply-adds, which give the rounding error of a product.
 
 #ifndef CPU_PAIRS_H
 #define CPU_PAIRS_H
@@ -25,7 +25,7 @@ NEURON_INLINE Floats fma(Floats a, Floats b, Floats c) {
 #endif
 }
 
-// a + b + c, where |a| >= |b| or a is 0, and c is small.
+// a + b + c for |a| >= |b| or a = 0, and a small c.
 NEURON_INLINE Pair sum(Floats a, Floats b, Floats c) {
   Floats high = a + b;
   return {high, (a - high) + b + c};
@@ -36,8 +36,8 @@ NEURON_INLINE Pair product(Floats a, Floats b) {
   return {high, fma(a, b, -high)};
 }
 
-// log2(2^n m). With s = (m - 1) / (m + 1) it is n + 2 atanh(s) / log(2), the terms from s^3 on as a polynomial in s^2,
-// minimax 2^-39. What is computed in single floats makes an error of some 2^-31.
+// log2(2^n m). With s = (m - 1) / (m + 1) it equals n + 2 atanh(s) / log(2). The terms from s^3 on are a polynomial in
+// s^2, minimax to 2^-39. The parts in single floats contribute an error of about 2^-31.
 NEURON_INLINE Pair log2(Split of) {
   Floats f = of.m - 1.0f;
   Floats d = of.m + 1.0f;
@@ -53,15 +53,15 @@ NEURON_INLINE Pair log2(Split of) {
   return sum(of.n, of_m.high, of_m.low);
 }
 
-// y t for a y without a low part.
+// y t, for a single float y.
 NEURON_INLINE Pair operator*(Floats y, Pair t) {
   Pair high = product(y, t.high);
   return {high.high, fma(y, t.low, high.low)};
 }
 
-// k 2^t, for a k of 2^-60 to 2^60 and a t of at most 2^20.
+// k 2^t for 2^-60 <= |k| <= 2^60 and |t| <= 2^20.
 NEURON_INLINE Floats scaled_exp2(Pair k, Pair t) {
-  Floats clamped = min(254.0f, max(-252.0f, t.high));  // 2^-252 and 2^254 are 0 and infinity, k times too
+  Floats clamped = min(254.0f, max(-252.0f, t.high));  // k 2^-252 is 0 and k 2^254 infinity
   Floats shifted = clamped + kRound;
   Floats n = shifted - kRound;
   Pair r = sum(clamped - n, t.low, 0.0f);
@@ -69,7 +69,7 @@ NEURON_INLINE Floats scaled_exp2(Pair k, Pair t) {
   Pair z = product(r.high, log2);
   z.low = fma(r.low, log2, fma(r.high, log2_low, z.low));
   z.low = fma(z.low, z.high, z.low);
-  // e^z - 1 - z, as in elementary.h.
+  // e^z - 1 = z + (e^z - 1 - z), as in elementary.h.
   Pair expm1 = sum(z.high, expm1_rest(z.high), z.low);
   Pair e = sum(1.0f, expm1.high, expm1.low);
   return scale(fma(k.high, e.high, fma(k.high, e.low, k.low * e.high)), n, bits(shifted));

@@ -17,8 +17,8 @@
 
 namespace jax_mps_neuron {
 
-// XLA runs its CPU programs with subnormal numbers flushed to zero on some threads and not on others.
-// While one of these lives, this thread computes with them, so a result does not depend on the thread.
+// XLA flushes subnormal numbers to zero on some threads and not on others. An object of this class makes its thread
+// keep them, so that results do not depend on the thread.
 class SubnormalNumbers {
  public:
 #if defined(__x86_64__)
@@ -39,7 +39,7 @@ class SubnormalNumbers {
 #endif
 };
 
-constexpr int kSpins = 1000;  // some 30 microseconds
+constexpr int kSpins = 1000;  // about 30 microseconds
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -49,18 +49,17 @@ inline void pause() {
 #endif
 }
 
-// Threads for so many units, of which one thread takes `grain` at a time.
+// The number of threads for `units` units, if a thread takes `grain` at a time.
 inline int64_t thread_count(int64_t units, int64_t grain) {
   const int64_t ranges = (units + std::max<int64_t>(grain, 1) - 1) / std::max<int64_t>(grain, 1);
-  static const int64_t cores = std::max(1u, std::thread::hardware_concurrency());  // asks the system each time
+  static const int64_t cores = std::max(1u, std::thread::hardware_concurrency());  // asks the system at every call
   return std::min(ranges, cores);
 }
 
-// Calls body(thread, begin, end) on disjoint ranges that cover [0, units), of `grain` units each but the last,
-// here and on `pool`, and returns when all are done; thread is a number below thread_count that no two calls at a
-// time have in common. The caller takes ranges like any other
-// thread and waits only for ranges that have been taken, so a pool that is busy, or is waiting for
-// this very call, delays nothing.
+// Calls body(thread, begin, end) on disjoint ranges that cover [0, units), here and on `pool`, and returns when all are
+// done. Every range but the last has `grain` units. `thread` is below thread_count, and concurrent calls have different
+// ones. The caller takes ranges too and waits only for ranges that other threads have taken. So nothing waits for a pool
+// that is busy or is waiting for this call.
 template <typename Pool, typename Body>
 void parallel_for(Pool& pool, int64_t units, int64_t grain, const Body& body) {
   grain = std::max<int64_t>(grain, 1);
@@ -72,8 +71,8 @@ void parallel_for(Pool& pool, int64_t units, int64_t grain, const Body& body) {
     return;
   }
 
-  // Outlives this call: a helper may be scheduled after all ranges are taken. It then reads `next`
-  // alone, so `body` may be gone.
+  // Outlives this call: the pool may run a task after all ranges are taken. The task then reads only `next`, so `body`
+  // may be gone.
   struct State {
     std::atomic<int64_t> next{0};
     std::atomic<int64_t> done{0};
@@ -97,7 +96,7 @@ void parallel_for(Pool& pool, int64_t units, int64_t grain, const Body& body) {
   }
   work(0);
   const auto all_done = [&] { return state->done.load(std::memory_order_acquire) == ranges; };
-  // Others end at about the same time, sooner than a thread that sleeps is woken.
+  // The other threads finish at about the same time: spinning is faster than being woken.
   for (int i = 0; i < kSpins && !all_done(); ++i) pause();
   std::unique_lock<std::mutex> lock(state->mutex);
   state->all_done.wait(lock, all_done);

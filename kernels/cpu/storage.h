@@ -1,5 +1,5 @@
-// How elements lie in memory and what they are computed in, kLanes of them at a time: float16 and bfloat16 are read
-// into float, and rounded to nearest even on the way back. Addresses need no alignment but an element's.
+// Loads and stores of elements, a vector at a time. float16 and bfloat16 are computed in float and rounded to nearest
+// even when stored. Addresses need only the alignment of an element.
 
 #ifndef CPU_STORAGE_H
 #define CPU_STORAGE_H
@@ -10,8 +10,8 @@ namespace NEURON_NAMESPACE {
 
 typedef uint16_t RawHalves __attribute__((vector_size(kLanes * 2)));
 
-// kLanes 16-bit integers from memory and, of integers that have no more bits, to it. GCC 12 makes four instructions
-// of __builtin_convertvector where the processor has one.
+// Loads kLanes 16-bit integers, and stores integers that fit into 16 bits. Intrinsics, because GCC 12 compiles
+// __builtin_convertvector to four instructions where the processor has one.
 NEURON_INLINE Ints load_halves(const uint16_t* p) {
 #if defined(__AVX512F__)
   return reinterpret_cast<RawInts>(_mm512_cvtepu16_epi32(load_lanes<__m256i>(p)));
@@ -88,8 +88,8 @@ struct Float16 {
     vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v.v)));
   }
 #else
-  // Exponent and mantissa move into place and are rebiased by a multiplication, which makes subnormal
-  // halves normal floats; infinity and NaN get the full exponent.
+  // Shifts exponent and mantissa into place and rebiases by a multiplication, which turns subnormal halves into normal
+  // floats. Infinity and NaN get the full exponent.
   NEURON_INLINE Floats load(const uint16_t* p) {
     Ints wide = load_halves(p);
     Ints magnitude = (wide & Ints(0x7fff)) << 13;
@@ -97,8 +97,8 @@ struct Float16 {
     Ints of = select(magnitude > Ints(0x0f7fffff), magnitude | Ints(0x7f800000), rebiased);
     return floats(of | (wide & Ints(0x8000)) << 16);
   }
-  // A normal result rounds in integer arithmetic; a subnormal one (below 2^-14) by adding 1/2, whose
-  // last place is the smallest subnormal half.
+  // A normal result rounds in integer arithmetic. A subnormal one (below 2^-14) rounds by adding 1/2, whose last place
+  // is the smallest subnormal half.
   NEURON_INLINE void store(uint16_t* p, Floats v) {
     Ints of = bits(v);
     Ints magnitude = of & Ints(~kSign);

@@ -1,8 +1,8 @@
-// kLanes floats or 32-bit integers side by side, and masks of them, over the vector extensions that GCC and
-// Clang share: the same code is AVX-512, AVX2, SSE2 or NEON by KERNELS_LANES and the compiler's flags.
+// Vectors of kLanes floats or 32-bit integers, and masks, on the vector extensions that GCC and Clang share.
+// KERNELS_LANES and the compiler's flags make the same code AVX-512, AVX2, SSE2 or NEON.
 //
-// Included once per instruction set, inside its own namespace, so that the linker can never replace a
-// portable copy of a function with one compiled for a newer CPU.
+// Each instruction set includes this file in its own namespace. The linker can then never replace a portable copy of a
+// function with one compiled for a newer CPU.
 
 #ifndef CPU_VECTOR_H
 #define CPU_VECTOR_H
@@ -22,6 +22,7 @@ constexpr int kLanes = KERNELS_LANES;
 
 typedef float RawFloats __attribute__((vector_size(kLanes * 4)));
 typedef int32_t RawInts __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t RawUnsigned __attribute__((vector_size(kLanes * 4)));
 
 struct Ints {
   RawInts v;
@@ -49,16 +50,17 @@ NEURON_INLINE Floats operator/(Floats a, Floats b) { return a.v / b.v; }
 NEURON_INLINE Floats operator-(Floats a) { return -a.v; }
 NEURON_INLINE Floats& operator+=(Floats& a, Floats b) { return a = a + b; }
 
-NEURON_INLINE Ints operator+(Ints a, Ints b) { return a.v + b.v; }
-NEURON_INLINE Ints operator-(Ints a, Ints b) { return a.v - b.v; }
+NEURON_INLINE RawUnsigned unsigned_of(Ints a) { return reinterpret_cast<RawUnsigned>(a.v); }
+NEURON_INLINE Ints signed_of(RawUnsigned a) { return reinterpret_cast<RawInts>(a); }
+
+// Sums, differences and left shifts wrap around: they are unsigned, because signed overflow is undefined.
+NEURON_INLINE Ints operator+(Ints a, Ints b) { return signed_of(unsigned_of(a) + unsigned_of(b)); }
+NEURON_INLINE Ints operator-(Ints a, Ints b) { return signed_of(unsigned_of(a) - unsigned_of(b)); }
 NEURON_INLINE Ints operator&(Ints a, Ints b) { return a.v & b.v; }
 NEURON_INLINE Ints operator|(Ints a, Ints b) { return a.v | b.v; }
-NEURON_INLINE Ints operator<<(Ints a, int by) { return a.v << by; }
+NEURON_INLINE Ints operator<<(Ints a, int by) { return signed_of(unsigned_of(a) << by); }
 NEURON_INLINE Ints operator>>(Ints a, int by) { return a.v >> by; }  // keeps the sign
-NEURON_INLINE Ints logical_shift(Ints a, int by) {  // to the right, zeros following
-  typedef uint32_t RawUnsigned __attribute__((vector_size(kLanes * 4)));
-  return reinterpret_cast<RawInts>(reinterpret_cast<RawUnsigned>(a.v) >> by);
-}
+NEURON_INLINE Ints logical_shift(Ints a, int by) { return signed_of(unsigned_of(a) >> by); }  // shifts in zeros
 
 NEURON_INLINE Mask operator<(Floats a, Floats b) { return {a.v < b.v}; }
 NEURON_INLINE Mask operator>(Floats a, Floats b) { return {a.v > b.v}; }
@@ -96,7 +98,7 @@ NEURON_INLINE Ints bits(Floats x) { return reinterpret_cast<RawInts>(x.v); }
 NEURON_INLINE Floats floats(Ints x) { return reinterpret_cast<RawFloats>(x.v); }
 NEURON_INLINE Floats to_floats(Ints x) { return __builtin_convertvector(x.v, RawFloats); }
 
-// From and to memory at any address.
+// Loads and stores at any address.
 template <typename Vector, typename Lane>
 NEURON_INLINE Vector load_lanes(const Lane* p) {
   Vector v;
@@ -108,7 +110,7 @@ NEURON_INLINE void store_lanes(Lane* p, Vector v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// The larger and the smaller of a number and b, which may be NaN and then is the result.
+// The larger and the smaller of a and b. A NaN in b is the result; a must not be NaN.
 NEURON_INLINE Floats max(Floats a, Floats b) {
 #if defined(__AVX512F__)
   return _mm512_max_ps(a.v, b.v);
@@ -127,6 +129,10 @@ NEURON_INLINE Floats min(Floats a, Floats b) {
   return select(a < b, a, b);
 #endif
 }
+
+// neuron_math.h's bounds in one instruction.
+NEURON_INLINE Floats at_least(Floats x, Floats bound) { return max(bound, x); }
+NEURON_INLINE Floats at_most(Floats x, Floats bound) { return min(bound, x); }
 
 constexpr int32_t kSign = INT32_MIN;
 

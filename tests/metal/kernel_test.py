@@ -117,10 +117,10 @@ MUTATIONS = {
         "from[(strip + j / 2 * kThreadsY)",
         "prelu",
     ),
-    "a matrix that is always the first": ("x_all + matrix * launch->x_step", "x_all", "elu"),
+    "a matrix that is always the first": ("x_all + entry * launch->x_step", "x_all", "elu"),
     "vectors of the first matrix alone": (
-        "x_all + matrix * launch->x_step",
-        "x_all + (p.whole ? 0 : matrix * launch->x_step)",
+        "x_all + entry * launch->x_step",
+        "x_all + (p.whole ? 0 : entry * launch->x_step)",
         "elu",
     ),
     "strips that are skipped": (

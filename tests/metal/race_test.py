@@ -99,7 +99,7 @@ RACES = {
         "row = top + thread_in_group.y;",
         "row = top + thread_in_group.y / 2 * 2;",
     ),
-    "threadgroups share partials": ("matrix * launch->strips + group.y", "matrix * launch->strips"),
+    "threadgroups share partials": ("entry * launch->strips + group.y", "entry * launch->strips"),
     "a dropped barrier": (
         "metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);\n  if (ty",
         "if (ty",

@@ -154,6 +154,30 @@ def test_more_than_two_to_the_31_elements():
     assert (y[-(2**20) :] == 3.0).all()
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0, 5), (0, 3, 5), (4, 0)], ids=str)
+def test_sums_over_no_rows(shape):
+    """0, and not what the memory held: it is filled with other numbers first."""
+    channels = shape[-1]
+    neuron, bias = jmn.Neuron.prelu(jnp.full(channels, 0.25)), jnp.ones(channels)
+    for _ in range(8):
+        held = [jnp.full(size, 7.0).block_until_ready() for size in (channels, 3 * channels) * 8]
+        del held
+        x = jnp.ones(shape)
+        gradient = jmn.neuron_gradient(x, x, neuron, bias, lowering="custom_call")
+        np.testing.assert_array_equal(gradient.bias, np.zeros(channels))
+        np.testing.assert_array_equal(gradient.a, np.zeros(channels))
+
+
+def test_sums_over_no_rows_of_each_batch_entry():
+    x, slopes = jnp.ones((3, 0, 5)), jnp.full((3, 5), 0.25)
+
+    def sums(x, a):
+        return jmn.neuron_gradient(x, x, jmn.Neuron.prelu(a), a, lowering="custom_call")[1:]
+
+    for of in jax.vmap(sums)(x, slopes):
+        np.testing.assert_array_equal(of, np.zeros((3, 5)))
+
+
 # What the handlers refuse
 
 
@@ -173,14 +197,22 @@ def forward(result=None, x=(5, 4), scalars=(4,), *vectors, neuron_type=15, batch
 
 
 def gradient(
-    results=None, gradient=(5, 4), *vectors, neuron_type=15, batch_axes=0, bias=0, slope=0, from_y=0
+    results=None,
+    gradient=(5, 4),
+    *vectors,
+    scalars=(4,),
+    neuron_type=15,
+    batch_axes=0,
+    bias=0,
+    slope=0,
+    from_y=0,
 ):
     return ffi_call(
         "jax_mps_neuron.neuron_gradient",
         results or [shape(5, 4)],
         np.zeros(gradient, np.float32),
         np.zeros((5, 4), np.float32),
-        np.zeros(4, np.float32),
+        np.zeros(scalars, np.float32),
         *vectors,
         neuron_type=neuron_type,
         batch_axes=batch_axes,
@@ -201,44 +233,62 @@ def v(*sizes, dtype=np.float32):
 
 
 REFUSED = {
-    "it has 0 attributes; it may have 2": lambda: with_attributes(),
-    r"it has 0 attributes; it may have \d": lambda: with_attributes(v(2)),
-    r"it has \d attributes; it may have 2": lambda: with_attributes(v(3, dtype=np.int32)),
-    "it has 1 attributes; it may have 2": lambda: with_attributes(neuron_type=15),
-    "it has no int32 attribute batch_axes": lambda: with_attributes(neuron_type=15, axes=0),
-    "batch_axes is 34": lambda: with_attributes(np.array([34, 15], np.int32)),
-    "neuron_type is 17": lambda: with_attributes(np.array([0, 17], np.int32)),
-    "neuron_type is 16; it may be 0 to 15": lambda: forward(neuron_type=16),
-    "neuron_type is -1": lambda: gradient(neuron_type=-1),
-    "batch_axes is -1; it may be 0 to 32": lambda: forward(batch_axes=-1),
-    "batch_axes is 33": lambda: forward(batch_axes=33),
-    "it has 4 operands; it may have 2, or one more": lambda: forward(None, (5, 4), (4,), v(4), v(4)),
-    "it has 2 operands; it may have 3": lambda: forward(neuron_type=10),
-    "x has a dtype that is not": lambda: forward(dtype=np.int32),
-    r"scalars has shape \[3\]; it may have \[4\]": lambda: forward(scalars=(3,)),
-    r"scalars has shape \[1, 4\]": lambda: forward(scalars=(1, 4)),
-    r"bias has shape \[3\]; it may have \[4\]": lambda: forward(None, (5, 4), (4,), v(3)),
-    "bias has dtype float16; it may have float32": lambda: forward(
+    "the number of attributes must be 2, got 0": lambda: with_attributes(),
+    r"the number of attributes must be 2, got \d": lambda: with_attributes(v(2)),
+    r"the number of attributes must be \d, got 0": lambda: with_attributes(v(3, dtype=np.int32)),
+    "the number of attributes must be 2, got 1": lambda: with_attributes(neuron_type=15),
+    "attribute batch_axes must be an int32": lambda: with_attributes(neuron_type=15, axes=0),
+    "batch_axes must be 0 to 32, got 34": lambda: with_attributes(np.array([34, 15], np.int32)),
+    "must be the raw value of a NeuronType, got 17": lambda: with_attributes(np.array([0, 17], np.int32)),
+    "neuron_type must be the raw value of a NeuronType, got 16": lambda: forward(neuron_type=16),
+    "neuron_type must be the raw value of a NeuronType, got -1": lambda: gradient(neuron_type=-1),
+    "batch_axes must be 0 to 32, got -1": lambda: forward(batch_axes=-1),
+    "batch_axes must be 0 to 32, got 33": lambda: forward(batch_axes=33),
+    "number of operands must be 2, or 3 with a bias, got 4": lambda: forward(
+        None, (5, 4), (4,), v(4), v(4)
+    ),
+    "number of operands must be 3, or 4 with a bias, got 2": lambda: forward(neuron_type=10),
+    "x must have dtype float32, float16, bfloat16 or float64, got XLA's type 4": lambda: forward(
+        dtype=np.int32
+    ),
+    r"scalars must have shape \[4\], got \[3\]": lambda: forward(scalars=(3,)),
+    r"scalars must have shape \[4\], got \[1, 4\]": lambda: forward(scalars=(1, 4)),
+    r"bias must have shape \[4\], got \[3\]": lambda: forward(None, (5, 4), (4,), v(3)),
+    "bias must have dtype float32, got float16": lambda: forward(
         None, (5, 4), (4,), v(4, dtype=np.float16)
     ),
-    r"slope has shape \[5\]": lambda: forward(None, (5, 4), (4,), v(5), neuron_type=10),
-    r"the first result has shape \[5, 5\]; it may have \[5, 4\]": lambda: forward(shape(5, 5)),
-    r"the first result has dtype float16": lambda: forward(shape(5, 4, dtype=np.float16)),
-    r"x has shape \[5, 4\] and the first result \[5, 4\]; they may have 3 axes": lambda: forward(
-        batch_axes=3
-    ),
-    r"x has shape \[\] .*then rows and channels": lambda: forward(None, (), (4,), v(1)),
-    r"x has shape \[5, 4\]; it may have \[1 or 6, 4\]": lambda: forward(
+    r"slope must have shape \[4\], got \[5\]": lambda: forward(None, (5, 4), (4,), v(5), neuron_type=10),
+    r"the first result must have shape \[5, 4\], got \[5, 5\]": lambda: forward(shape(5, 5)),
+    "the first result must have dtype float32, got float16": lambda: forward(shape(5, 4, dtype=np.float16)),
+    r"x must have at least 3 axes, got shape \[5, 4\]": lambda: forward(batch_axes=3),
+    r"the first result must have at least 2 axes, got shape \[5\]": lambda: forward(shape(5), batch_axes=2),
+    r"x must have at least 1 axes, got shape \[\]": lambda: forward(None, (), (4,), v(1)),
+    r"x must have shape \[1 or 6, 4\], got \[5, 4\]": lambda: forward(
         shape(6, 4), scalars=(1, 4), batch_axes=1
     ),
-    r"gradient has shape \[4, 5\]; it may have \[5, 4\]": lambda: gradient(None, (4, 5)),
-    r"gradient has shape \[5, 4, 1\]": lambda: gradient(None, (5, 4, 1)),
-    "a bias gradient is wanted; there is no bias": lambda: gradient([shape(5, 4), shape(4)], bias=1),
-    "from_y is 1; for neuron_type 15 it may be 0": lambda: gradient(from_y=1),
-    "only PReLU has slopes": lambda: gradient([shape(5, 4), shape(4)], slope=1),
-    "it has 1 results; it may have 2": lambda: gradient(None, (5, 4), v(4), bias=1),
-    r"the bias gradient has shape \[5\]": lambda: gradient([shape(5, 4), shape(5)], (5, 4), v(4), bias=1),
-    r"the slope gradient has dtype float16": lambda: gradient(
+    r"gradient must have shape \[5, 4\], got \[4, 5\]": lambda: gradient(None, (4, 5)),
+    r"gradient must have shape \[5, 4\], got \[5, 4, 1\]": lambda: gradient(None, (5, 4, 1)),
+    "bias_gradient must be 0 without a bias, got 1": lambda: gradient([shape(5, 4), shape(4)], bias=1),
+    "from_y must be 0 for neuron_type 15, got 1": lambda: gradient(from_y=1),
+    "slope_gradient must be 0 for a type without slopes": lambda: gradient(
+        [shape(5, 4), shape(4)], slope=1
+    ),
+    "the number of results must be 2, got 1": lambda: gradient(None, (5, 4), v(4), bias=1),
+    "the number of results must be 1, got 2": lambda: gradient([shape(5, 4), shape(4)], (5, 4), v(4)),
+    "the number of results must be 2, got 3": lambda: gradient(
+        [shape(5, 4), shape(4), shape(4)], (5, 4), v(4), v(4), neuron_type=10, slope=1
+    ),
+    r"the bias gradient must have shape \[4\], got \[5\]": lambda: gradient(
+        [shape(5, 4), shape(5)], (5, 4), v(4), bias=1
+    ),
+    # A sum of size 1 along a batch axis, which an operand may have.
+    r"the bias gradient must have shape \[5, 4\], got \[1, 4\]": lambda: gradient(
+        [shape(5, 4), shape(1, 4)], (5, 4), v(5, 4), scalars=(1, 4), batch_axes=1, bias=1
+    ),
+    r"the slope gradient must have shape \[5, 4\], got \[1, 4\]": lambda: gradient(
+        [shape(5, 4), shape(1, 4)], (5, 4), v(5, 4), scalars=(1, 4), batch_axes=1, neuron_type=10, slope=1
+    ),
+    "the slope gradient must have dtype float32, got float16": lambda: gradient(
         [shape(5, 4), shape(4, dtype=np.float16)], (5, 4), v(4), neuron_type=10, slope=1
     ),
 }
@@ -252,7 +302,7 @@ def test_handlers_refuse_what_they_do_not_expect(message):
 
 
 def test_handlers_take_what_they_expect():
-    """The helpers above build valid calls but for what each case changes."""
+    """Without the change of a case, the helpers above build valid calls."""
     jax.block_until_ready((forward(), gradient(), gradient([shape(5, 4), shape(4)], (5, 4), v(4), bias=1)))
 
 
@@ -262,7 +312,7 @@ def test_attributes_may_be_an_operand():
     scalars, kind = jnp.asarray([1.0, 0.5, 0.25, 0.0]), int(jmn.NeuronType.LINEAR)
     (y,) = ffi_call("jax_mps_neuron.neuron", [shape(5, 4)], x, scalars, b, np.array([0, kind], np.int32))
     np.testing.assert_allclose(y, 0.5 * (x + b) + 0.25, rtol=1e-6)
-    results, attributes = [shape(5, 4), shape(4)], np.array([1, 0, 0, kind, 0], np.int32)
+    results, attributes = [shape(5, 4), shape(4)], np.array([0, 1, 0, kind, 0], np.int32)
     data, bias = ffi_call("jax_mps_neuron.neuron_gradient", results, g, x, scalars, b, attributes)
     np.testing.assert_allclose(data, 0.5 * g, rtol=1e-6)
     np.testing.assert_allclose(bias, 0.5 * g.sum(0), rtol=1e-5, atol=1e-6)
