@@ -135,9 +135,7 @@ class Device:
         given = gather(x, neuron, bias, alpha)
         _, checked = jax.eval_shape(_check(prepare_gradient, neuron.type), gradient, given)
         has_bias, has_slope = given.bias is not None, given.slope is not None
-        signature = Signature(
-            neuron.type, bias=has_bias, bias_gradient=has_bias, slope_gradient=has_slope
-        )
+        signature = Signature(neuron.type, bias=has_bias, bias_gradient=has_bias, slope_gradient=has_slope)
         arrays = [_like(gradient, checked.x), _like(x, checked.x), *_vectors(given, checked)]
         return as_neuron_gradient(self.execute(signature, arrays), given)
 

@@ -47,8 +47,8 @@ def jit(
 
     Some calls stay inline, as XLA operations: calls with lowering "inline", in float64 or of an empty
     array, and calls inside scan, while or cond. A warning reports the latter, once per function. The
-    function runs as a plain `jax.jit` if there is nothing to cut, under `jax.disable_jit`, and under another
-    transformation (jit, vmap, grad). It also does so, with a warning, on arrays on several devices.
+    function runs as a plain `jax.jit` if there is nothing to cut, under `jax.disable_jit`, and under
+    another transformation (jit, vmap, grad). It also does so, with a warning, on arrays on several devices.
 
     Args:
       fun: the function; None to use `jit` with options as a decorator.

@@ -242,14 +242,26 @@ HANDLERS = {NEURON: 1, NEURON_GRADIENT: 1}
             ValueError,
             "platform must be the platform of a plugin registered with JAX, got 'cpu'",
         ),
-        (("nowhere", HANDLERS), ValueError, "platform must be the platform of a plugin registered with JAX, got 'nowhere'"),
-        (("mtl", {NEURON: 1}), ValueError, "handlers must have the keys ['jax_mps_neuron.neuron', 'jax_mps_neuron.neuron_gradient'], got"),
+        (
+            ("nowhere", HANDLERS),
+            ValueError,
+            "platform must be the platform of a plugin registered with JAX, got 'nowhere'",
+        ),
+        (
+            ("mtl", {NEURON: 1}),
+            ValueError,
+            "handlers must have the keys ['jax_mps_neuron.neuron', 'jax_mps_neuron.neuron_gradient'], got",
+        ),
         (
             ("mtl", {**HANDLERS, NEURON: "x"}),
             TypeError,
             f"handlers['{NEURON}'] must be an address or a capsule, got 'x'",
         ),
-        (("mtl", {**HANDLERS, NEURON: 0}), TypeError, f"handlers['{NEURON}'] must be an address or a capsule, got 0"),
+        (
+            ("mtl", {**HANDLERS, NEURON: 0}),
+            TypeError,
+            f"handlers['{NEURON}'] must be an address or a capsule, got 0",
+        ),
     ],
 )
 def test_bad_arguments(arguments, error, message, monkeypatch):

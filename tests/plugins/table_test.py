@@ -80,7 +80,10 @@ HALF_THERE = {
         Table(version=(0, 52)),
         "the plugin's PJRT C API must be version 0.53 or a later 0.x, got 0.52",
     ),
-    "another major version": (Table(version=(1, 90)), "the plugin's PJRT C API must be version 0.53 or a later 0.x, got 1.90"),
+    "another major version": (
+        Table(version=(1, 90)),
+        "the plugin's PJRT C API must be version 0.53 or a later 0.x, got 1.90",
+    ),
     "no extension": (Table(extensions=()), "the plugin has no FFI extension"),
     "other extensions": (Table(extensions=((LAYOUTS, 72), (6, 40))), "the plugin has no FFI extension"),
     "missing fields": (

@@ -1,4 +1,5 @@
-"""Handlers of the custom calls that run the Metal kernels on the host, for a plugin whose device is the host.
+"""Handlers of the custom calls that run the Metal kernels on the host, for a plugin whose device is the
+host.
 
 A handler receives XLA's FFI call frame (xla/ffi/api/c_api.h). ctypes reads the operands, results and int32
 attributes from it, in the layout that they have had since version 0.1 of the FFI API. The handlers decode

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, draw
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron.metal import Device
+from support import apple
+from support.arrays import assert_close, draw
 
 SLOPE = 0.3
 ALPHA = 1.25

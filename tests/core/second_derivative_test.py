@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from conftest import x64
 from mpmath import mp
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron, nn
 from jax_mps_neuron import NeuronType as T
+from support.arrays import x64
 
 
 def second_derivative(neuron, z):

@@ -10,7 +10,8 @@ import pytest
 
 from jax_mps_neuron._core import special
 
-HEADER = Path(__file__).resolve().parents[1] / "kernels" / "neuron_math.h"
+ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists())
+HEADER = ROOT / "kernels" / "neuron_math.h"
 
 # Functions of the header whose body is Horner's scheme, and the coefficients in Python.
 POLYNOMIALS = {"log1p_unit": "_LOG1P", "normal_tail": "_NORMAL_TAIL"}

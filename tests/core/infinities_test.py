@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import apple
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import DTYPES, x64
-from metal_host import build
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron, metal, nn
 from jax_mps_neuron import NeuronType as T
 from jax_mps_neuron._core import formulas
 from jax_mps_neuron._lowering import native
+from support import apple
+from support.arrays import DTYPES, x64
+from support.metal_host import build
 
 NEURONS = {
     "none": Neuron.none(),
