@@ -13,7 +13,7 @@ X = jnp.linspace(-3, 3, 8).reshape(2, 4)
 BIAS = jnp.linspace(-1, 1, 4)
 CALLS = {
     # The approximate gelu is jax.nn's own, which transfers constants.
-    **{f.__name__: (f, X) for f in nn._OURS if f is not nn.gelu},
+    **{name: (getattr(nn, name), X) for name in nn.__all__ if name != "gelu"},
     "exact gelu": (lambda x: nn.gelu(x, approximate=False), X),
     "neuron": (lambda x: jmn.neuron(x, jmn.Neuron.gelu()), X),
     "neuron with a bias": (
