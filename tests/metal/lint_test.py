@@ -142,7 +142,7 @@ def test_a_forbidden_call_is_noticed(what, tmp_path):
     text = metal.source(metal.Kernel(NeuronType.NONE, forward=True))
     before = "// The constant buffer of every kernel"
     assert before in text
-    call, scalars = "(void)put_in(1.0f, group.x);\n  ", "const Scalars s = scalars_of("
+    call, scalars = "(void)put_in(1.0f, group.x);\n  ", "const Scalars s = scalars_of<Op>("
     assert scalars in text
     text = text.replace(before, put_in + before).replace(scalars, call + scalars)
     assert forbidden(calls(text, tmp_path)).startswith(what)
