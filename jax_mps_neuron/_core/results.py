@@ -27,7 +27,7 @@ class NeuronGradient(NamedTuple):
     a: Array | None
 
 
-def as_neuron_gradient(results: Sequence[Array], given: Arguments) -> NeuronGradient:
+def as_neuron_gradient(results: Sequence[Any], given: Arguments) -> NeuronGradient:
     """The results of a gradient call, each in the shape and dtype of the argument that it belongs to."""
     data, *sums = results
     of_bias = None if given.bias is None else _like(sums.pop(0), given.bias)

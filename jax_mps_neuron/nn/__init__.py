@@ -16,20 +16,8 @@ from typing import Any
 
 import jax.nn
 
-# "as" exports a name to type checkers, which cannot read the __all__ below.
-from ._piecewise import elu as elu
-from ._piecewise import hard_sigmoid as hard_sigmoid
-from ._piecewise import identity as identity
-from ._piecewise import leaky_relu as leaky_relu
-from ._piecewise import relu as relu
-from ._piecewise import relu6 as relu6
-from ._piecewise import selu as selu
-from ._smooth import gelu as gelu
-from ._smooth import log_sigmoid as log_sigmoid
-from ._smooth import sigmoid as sigmoid
-from ._smooth import soft_sign as soft_sign
-from ._smooth import softplus as softplus
-from ._smooth import tanh as tanh
+from ._piecewise import elu, hard_sigmoid, identity, leaky_relu, relu, relu6, selu
+from ._smooth import gelu, log_sigmoid, sigmoid, soft_sign, softplus, tanh
 
 __all__ = [
     "elu",
