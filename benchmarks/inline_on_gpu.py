@@ -48,7 +48,7 @@ def seconds(function: Callable, *arrays: jax.Array) -> float:
 
 
 def programs(neuron: jmn.Neuron) -> dict[str, Callable]:
-    """Programs of the gradient, x, the bias, and alpha, a, b, c as arrays."""
+    """Programs of the gradient, x, the bias, alpha, and the neuron with parameters as arrays."""
 
     def dx(g, x, bias, *_):
         return jmn.neuron_gradient(g, x, neuron, lowering="inline").data
@@ -56,12 +56,11 @@ def programs(neuron: jmn.Neuron) -> dict[str, Callable]:
     def dx_dbias(g, x, bias, *_):
         return jmn.neuron_gradient(g, x, neuron, bias, lowering="inline")
 
-    def dx_dbias_traced(g, x, bias, alpha, *parameters):
-        traced = jmn.Neuron(neuron.type, *parameters)
+    def dx_dbias_traced(g, x, bias, alpha, traced):
         return jmn.neuron_gradient(g, x, traced, bias, alpha=alpha, lowering="inline")
 
     def plain(x, bias):
-        a, b, c = (jnp.asarray(p, x.dtype) for p in (neuron.a, neuron.b, neuron.c))
+        a, b, c = (None if p is None else jnp.asarray(p, x.dtype) for p in (neuron.a, neuron.b, neuron.c))
         return PLAIN[neuron.type](x + bias, a, b, c)
 
     def plain_dx(g, x, bias, *_):
@@ -87,8 +86,8 @@ def speeds(kinds: list[jmn.NeuronType], shape: tuple[int, int], dtype: str) -> d
 
     def compiled(job: tuple[str, Callable, jmn.Neuron]) -> tuple[str, Callable, tuple[Any, ...]]:
         name, program, neuron = job
-        parameters = (jnp.asarray(p, jnp.float32) for p in (1.0, neuron.a, neuron.b, neuron.c))
-        arrays = (g, x, bias, *parameters)
+        alpha, traced = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), (1.0, neuron))
+        arrays = (g, x, bias, alpha, traced)
         return name, jax.jit(program, keep_unused=True).lower(*arrays).compile(), arrays
 
     neurons = {kind: neuron_for(kind, shape[1]) for kind in kinds}
@@ -117,7 +116,7 @@ def errors(kind: jmn.NeuronType, dtype: str) -> dict[str, list[float]]:
     x = sweep(dtype)
     neuron = neuron_for(kind, 1)
     a = neuron.a[0] if kind is jmn.NeuronType.PRELU else neuron.a
-    parameters = [np.float64(np.float32(p)) for p in (a, neuron.b, neuron.c)]
+    parameters = [np.float64(np.float32(0 if p is None else p)) for p in (a, neuron.b, neuron.c)]
     exact = apple.df(kind, x.astype(np.float64), *parameters)
     limits = jnp.finfo(dtype)
     # A type without rounding at its kinks has the one or the other branch's slope there.

@@ -164,8 +164,9 @@ def bandwidth(driver: launcher.Driver, cubins: dict[str, Path]) -> dict[str, dic
             )
             launch = metal.launch_for(kernel, 1, ROWS, CHANNELS)
             neuron = neuron_for(kind, CHANNELS)
-            a = 0.0 if kind is NeuronType.PRELU else neuron.a
-            scalars = driver.upload(np.float32([1.0, a, neuron.b, neuron.c]))
+            a = None if kind is NeuronType.PRELU else neuron.a
+            parameters = [0.0 if p is None else p for p in (a, neuron.b, neuron.c)]
+            scalars = driver.upload(np.float32([1.0, *parameters]))
             partials = [driver.allocate(4 * launch.partials) for _ in range(2)]
             sums = [driver.allocate(4 * CHANNELS) for _ in range(2)]
             constants = driver.upload(np.frombuffer(launch.constants, np.uint8))
