@@ -30,7 +30,6 @@ NEURON_INLINE Scalars scalars_of(device const float* scalars) {
 
 template <typename Op>
 NEURON_INLINE float value(float z, float slope, Scalars s) {
-  if (s.is_constant && z == z) z = 0.0f;
   if (HasSlope<Op>::value) s.p.a = slope;
   if (Natural<Op>::exists && s.natural) return Natural<Op>::Type::value(z, s.p);
   return Op::value(z, s.p);
@@ -38,10 +37,26 @@ NEURON_INLINE float value(float z, float slope, Scalars s) {
 
 template <typename Op>
 NEURON_INLINE float derivative(float z, float slope, Scalars s) {
-  if (s.is_constant && z == z) z = 0.0f;
   if (HasSlope<Op>::value) s.p.a = slope;
   if (Natural<Op>::exists && s.natural) return Natural<Op>::Type::derivative(z, s.p);
   return Op::derivative(z, s.p);
+}
+
+// The scalars of a Constant for f, and for f'.
+template <typename Op>
+NEURON_INLINE Scalars constant_value(Scalars s) {
+  Scalars r = s;
+  r.p.a = value<Op>(0.0f, 0.0f, s);
+  r.p.b = value<Op>(NAN, 0.0f, s);
+  return r;
+}
+
+template <typename Op>
+NEURON_INLINE Scalars constant_derivative(Scalars s) {
+  Scalars r = s;
+  r.p.a = derivative<Op>(0.0f, 0.0f, s);
+  r.p.b = derivative<Op>(NAN, 0.0f, s);
+  return r;
 }
 
 // ---- memory -----------------------------------------------------------------------------------

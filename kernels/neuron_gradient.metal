@@ -219,7 +219,9 @@ void forward(device const S* x_all [[buffer(0)]],
   Four slope = zeros();
   if (kBias) bias = load<false>(bias_all + entry * launch->bias_step + column, p.left);
   if (HasSlope<Op>::value) slope = load<false>(slope_all + entry * launch->slope_step + column, p.left);
-  if (p.whole) {
+  if (s.is_constant) {
+    forward_part<Constant, S, false, kFlat>(x, y, p, bias, slope, constant_value<F>(s));
+  } else if (p.whole) {
     forward_part<F, S, true, kFlat>(x, y, p, bias, slope, s);
   } else {
     forward_part<F, S, false, kFlat>(x, y, p, bias, slope, s);
@@ -325,7 +327,10 @@ void gradient(device const S* gradient_all [[buffer(0)]],
   if (kBias) bias = load<false>(bias_all + entry * launch->bias_step + column, p.left);
   if (HasSlope<Op>::value) slope = load<false>(slope_all + entry * launch->slope_step + column, p.left);
   Sums sums;
-  if (p.whole) {
+  if (s.is_constant) {
+    sums = gradient_part<Constant, S, false, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope,
+                                                                         constant_derivative<F>(s));
+  } else if (p.whole) {
     sums = gradient_part<F, S, true, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);
   } else {
     sums = gradient_part<F, S, false, kFlat, kBiasSum, kSlopeSum>(gradient, x, data, p, bias, slope, s);

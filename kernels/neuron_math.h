@@ -284,8 +284,8 @@ struct NaturalLogarithm {
 };
 
 // f = z Phi(z) and f' = Phi(z) + z phi(z), with the normal distribution function Phi and its density phi. Both need
-// one exponential, exp(-z^2 / 2), which is 0 beyond normal_bound. Only the last factor z is bounded: that adds nothing to
-// the chain of dependent operations.
+// one exponential, exp(-z^2 / 2), which is 0 beyond normal_bound. Only the last factor z is bounded: earlier, the bound
+// would delay everything after it.
 struct Gelu {
   template <typename T>
   NEURON_INLINE T value(T z, Parameters<T>) {
@@ -300,6 +300,14 @@ struct Gelu {
     T tail = normal_tail(r, e);
     return select(z >= T(0), T(1) - tail, tail) + within(z, normal_bound(z)) * (e * inverse_sqrt_2pi(z));
   }
+};
+
+// f or f' of a type whose f is constant: a for numbers, b for NaN. See Factors.
+struct Constant {
+  template <typename T>
+  NEURON_INLINE T value(T z, Parameters<T> p) { return select(z == z, p.a, p.b); }
+  template <typename T>
+  NEURON_INLINE T derivative(T z, Parameters<T> p) { return select(z == z, p.a, p.b); }
 };
 
 // f' as a function of y = f(z). Where rounding put y on a bound of f, f' is 0.
@@ -344,8 +352,8 @@ struct HasConstantDerivative<None> { enum { value = true }; };
 template <>
 struct HasConstantDerivative<Linear> { enum { value = true }; };
 
-// The parameters that are a factor of f's dependence on z: if one is 0, f is constant, and f(0) and f'(0) serve for every
-// z but NaN, infinities included. Kernels ask is_constant and then take 0 in place of z.
+// The parameters of which one that is 0 makes f constant. Then f(0) and f'(0) are also the limits at infinities, where
+// arithmetic would give 0 * infinity. Kernels ask is_constant and run Constant instead.
 template <typename Op>
 struct Factors { enum { a = false, b = false }; };
 template <>

@@ -251,14 +251,6 @@ bool small_power(const Strip& s, int base, As as) {
   return false;
 }
 
-// f or f' of a type whose f is constant: a for numbers, b for NaN.
-struct Constant {
-  template <typename V>
-  NEURON_INLINE V value(V z, Parameters<V> p) { return select(z == z, p.a, p.b); }
-  template <typename V>
-  NEURON_INLINE V derivative(V z, Parameters<V> p) { return select(z == z, p.a, p.b); }
-};
-
 struct ValueOf {
   template <typename Op>
   static T at(T z, Parameters<T> p) { return Op::value(z, p); }
