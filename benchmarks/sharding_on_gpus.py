@@ -1,6 +1,6 @@
 """Measures how data-parallel training grows with the devices of one host.
 
-    PYTHONPATH=. python benchmarks/sharding_on_gpus.py [--batch N] [--width N] [--layers N] [--json FILE]
+    PYTHONPATH=.:examples python benchmarks/sharding_on_gpus.py [--batch N] [--width N] [--layers N] [--json FILE]
 
 A perceptron whose hidden layers alternate GELU and PReLU with learned slopes, trained by plain SGD on
 random numbers, on 1, 2, 4, ... devices of a mesh axis "data". Weak scaling: each device has its own batch.
@@ -26,12 +26,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from collectives import collectives
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jax_mps_neuron as jmn
-from collectives import collectives
-from jax_mps_neuron._lowering.rules import route
+from jax_mps_neuron._lowering.routes import route
 
 TURNS, STEPS, COMPARED = 5, 10, 5
 RATE = 0.02
@@ -153,7 +153,7 @@ def main() -> None:
         "devices": len(devices),
         "jax": jax.__version__,
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["PYTHONPATH=. python benchmarks/sharding_on_gpus.py", *sys.argv[1:]]),
+        "command": " ".join(["PYTHONPATH=.:examples python benchmarks/sharding_on_gpus.py", *sys.argv[1:]]),
         "environment": {name: value for name, value in os.environ.items() if name.startswith("NCCL_")},
         "route": route(jax.default_backend(), arguments.lowering)[0],
         "batch for each device": arguments.batch,

@@ -3,9 +3,9 @@
     python examples/train_sharded.py [--mesh DATAxMODEL ...] [--epochs N]
 
 The batch is divided along "data". The channels of the first hidden layer, and with them the rows of the
-next weights, are divided along "model". The script uses the devices that JAX finds, or 8 virtual CPU devices
-if there is only one. It prints what a training step sends between devices, how fast it is, and the difference
-between the losses and those of one device.
+next weights, are divided along "model". The script uses the devices that JAX finds, or 8 virtual CPU
+devices if there is only one. It prints what a training step sends between devices, how fast it is, and the
+difference between the losses and those of one device.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from collectives import Collective, collectives
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
