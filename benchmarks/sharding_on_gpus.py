@@ -1,6 +1,7 @@
 """Measures how data-parallel training grows with the devices of one host.
 
-    PYTHONPATH=.:examples python benchmarks/sharding_on_gpus.py [--batch N] [--width N] [--layers N] [--json FILE]
+    PYTHONPATH=.:examples python benchmarks/sharding_on_gpus.py [--batch N] [--width N] [--layers N]
+        [--json FILE]
 
 A perceptron whose hidden layers alternate GELU and PReLU with learned slopes, trained by plain SGD on
 random numbers, on 1, 2, 4, ... devices of a mesh axis "data". Weak scaling: each device has its own batch.
