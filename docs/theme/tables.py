@@ -2,7 +2,7 @@
 
 import re
 
-_CELL = re.compile(r"<td.*?</td>", re.DOTALL)
+_CELL = re.compile(r"<t[hd]\b.*?</t[hd]>", re.DOTALL)
 _CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
 # After a colon or an underscore, and before a capital within a name. A <wbr> is not a character, so copied
 # text and the search do not contain it.
