@@ -1,1 +1,1 @@
-"""The command line: doctor, lower, plot, bench. Nothing in the library imports it."""
+"""The command line: doctor, lower, plot and bench. The rest of the library imports nothing from here."""

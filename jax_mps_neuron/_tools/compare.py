@@ -1,4 +1,4 @@
-"""Our kernels beside Apple's own MPSMatrixNeuron and MPSMatrixNeuronGradient, on a Mac."""
+"""Compares our Metal kernels with Apple's MPSMatrixNeuron and MPSMatrixNeuronGradient, on a Mac."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .bench import neuron_for
 __all__ = ["EDGES", "Difference", "Edge", "apples", "apples_gradient", "difference", "edges", "report"]
 
 SHAPE = (61, 36)
-KINDS = tuple(NeuronType)
+TYPES = tuple(NeuronType)
 ALPHA = 1.25
 
-# Where Apple's tables read literally are no derivatives of f: z on both sides of and at each bend.
+# Where Apple's tables, read literally, are not the derivative of f: z at and around each kink.
 EDGES = {
     NeuronType.HARD_SIGMOID: (
         Neuron.hard_sigmoid(),
@@ -33,7 +33,7 @@ EDGES = {
 
 
 class Difference(NamedTuple):
-    """The largest difference between Apple's results and ours, relative to the largest of ours."""
+    """The largest differences between Apple's results and ours, relative to our largest magnitude."""
 
     type: NeuronType
     dtype: str
@@ -43,7 +43,7 @@ class Difference(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """f'(z) as Apple's kernel and ours have it."""
+    """f'(z) by Apple's kernel and by ours."""
 
     type: NeuronType
     z: float
@@ -51,25 +51,25 @@ class Edge(NamedTuple):
     ours: float
 
 
-def difference(device: Device, kind: NeuronType, dtype: str) -> Difference:
-    """Compares one type on random input, with alpha and a bias.
+def difference(device: Device, neuron_type: NeuronType, dtype: str) -> Difference:
+    """Compares one neuron type on random inputs, with an alpha and a bias.
 
     Args:
-      device: a Mac's GPU.
-      kind: the type.
+      device: an Apple GPU.
+      neuron_type: the type.
       dtype: "float32" or "float16".
 
     Raises:
-      MetalError: MetalPerformanceShaders is not installed, or something failed.
+      MetalError: MetalPerformanceShaders is not installed, or a kernel failed.
     """
-    neuron = neuron_for(kind, SHAPE[1])
+    neuron = neuron_for(neuron_type, SHAPE[1])
     x, gradient = np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(dtype)
     bias = np.linspace(-1, 1, SHAPE[1]).astype(dtype)
     ours = device.neuron_gradient(gradient, x, neuron, bias, alpha=ALPHA)
     y = device.neuron(x, neuron, bias, alpha=ALPHA)
     data, bias_gradient = apples_gradient(device, gradient, x, neuron, bias, ALPHA)
     return Difference(
-        kind,
+        neuron_type,
         dtype,
         _relative(apples(device, x, neuron, bias, ALPHA), y),
         _relative(data, ours.data),
@@ -78,34 +78,36 @@ def difference(device: Device, kind: NeuronType, dtype: str) -> Difference:
 
 
 def edges(device: Device) -> list[Edge]:
-    """f' at the bends, where Apple's tables leave room."""
+    """f' at the kinks, where Apple's tables are ambiguous."""
     found = []
-    for kind, (neuron, points) in EDGES.items():
+    for neuron_type, (neuron, points) in EDGES.items():
         z = np.asarray([points], np.float32)
         ones = np.ones_like(z)
         theirs, _ = apples_gradient(device, ones, z, neuron, np.zeros(z.shape[1], np.float32), 1.0)
         ours = device.neuron_gradient(ones, z, neuron).data
-        found += [Edge(kind, *map(float, row)) for row in zip(points, theirs[0], ours[0], strict=True)]
+        found += [
+            Edge(neuron_type, *map(float, row)) for row in zip(points, theirs[0], ours[0], strict=True)
+        ]
     return found
 
 
 def report(device: Device) -> str:
-    """Both comparisons as a table; what one type raises does not keep the others from it.
+    """Both comparisons as tables. A type that fails has its error in its row.
 
     Raises:
-      MetalError: MetalPerformanceShaders is not installed, or fails at the bends.
+      MetalError: MetalPerformanceShaders is not installed, or fails at the kinks.
     """
     _shaders()
     lines = ["type          dtype       y        data     bias"]
-    for kind in KINDS:
+    for neuron_type in TYPES:
         for dtype in ("float32", "float16"):
-            line = f"{kind.name.lower():<13} {dtype:<9}"
+            line = f"{neuron_type.name.lower():<13} {dtype:<9}"
             try:
-                d = difference(device, kind, dtype)
+                d = difference(device, neuron_type, dtype)
                 lines.append(f"{line} {d.y:8.1e} {d.data:8.1e} {d.bias:8.1e}")
             except MetalError as error:
                 lines.append(f"{line} {error}")
-    lines += ["", "f'(z) at the bends   z    Apple's     ours"]
+    lines += ["", "f'(z) at the kinks   z    Apple's     ours"]
     for e in edges(device):
         mark = "" if e.apples == e.ours else "  differs"
         lines.append(f"{e.type.name.lower():<16} {e.z:5} {e.apples:10.6g} {e.ours:8.6g}{mark}")
@@ -117,19 +119,19 @@ def report(device: Device) -> str:
 
 @contextlib.contextmanager
 def _in_pool(device: Device, name: str) -> Iterator[None]:
-    """An autorelease pool; what Objective-C throws in it becomes a MetalError."""
+    """An autorelease pool that turns Objective-C exceptions into MetalError."""
     _, objc = bindings()
     try:
         with device.pool():
             yield
     # PyObjC raises Python's own errors for some NSExceptions (invalid argument, range, malloc) and for a
-    # selector that is not there.
+    # missing selector.
     except (objc.error, ValueError, IndexError, MemoryError, AttributeError) as error:
         raise MetalError(f"{name} failed: {error}") from error
 
 
 def apples(device: Device, x: np.ndarray, neuron: Neuron, bias: np.ndarray, alpha: float) -> np.ndarray:
-    """y of MPSMatrixNeuron. x: [rows, channels], bias: [channels]; float32 or float16."""
+    """MPSMatrixNeuron's y. x: [rows, channels], bias: [channels]; float32 or float16."""
     with _in_pool(device, "MPSMatrixNeuron"):
         mps = _shaders()
         kernel = _kernel(mps.MPSMatrixNeuron, device, neuron, alpha)
@@ -145,7 +147,7 @@ def apples(device: Device, x: np.ndarray, neuron: Neuron, bias: np.ndarray, alph
 def apples_gradient(
     device: Device, gradient: np.ndarray, x: np.ndarray, neuron: Neuron, bias: np.ndarray, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The data and the bias gradient of MPSMatrixNeuronGradient. Shapes and dtypes as `apples`."""
+    """MPSMatrixNeuronGradient's data and bias gradients. Shapes and dtypes as in `apples`."""
     with _in_pool(device, "MPSMatrixNeuronGradient"):
         mps = _shaders()
         kernel = _kernel(mps.MPSMatrixNeuronGradient, device, neuron, alpha)
@@ -172,7 +174,8 @@ def _shaders() -> Any:
         import MetalPerformanceShaders
     except ImportError as error:
         raise MetalError(
-            f"Apple's kernels need macOS and the extra metal, in a checkout pip install '.[metal]': {error}"
+            "Apple's kernels need macOS and the extra 'metal': run pip install '.[metal]' in a checkout "
+            f"({error})"
         ) from error
     return MetalPerformanceShaders
 
@@ -195,7 +198,7 @@ def _data_type(mps: Any, dtype: np.dtype) -> int:
 
 
 def _matrix(mps: Any, device: Device, like: np.ndarray, buffer: Any = None) -> Any:
-    """An MPSMatrix with an array's numbers, or of its shape in a buffer."""
+    """An MPSMatrix of an array's shape, over `buffer` or a buffer with the array's values."""
     rows, columns = like.shape
     descriptor = mps.MPSMatrixDescriptor.matrixDescriptorWithRows_columns_rowBytes_dataType_(
         rows, columns, columns * like.itemsize, _data_type(mps, like.dtype)

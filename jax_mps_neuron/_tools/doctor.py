@@ -74,7 +74,7 @@ def _print_metal(verbose: bool) -> None:
         print(f"\nour kernels against Apple's, largest difference:\n{_comparison()}")
         return
     if verbose:
-        print(f"\nMetal: not available: {reason}")
+        print(f"\nMetal: {reason.removeprefix('Metal is ')}")
     elif platform.system() != "Darwin":
         print("\nMetal: not available (needs macOS)")
     else:

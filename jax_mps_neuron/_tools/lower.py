@@ -1,6 +1,6 @@
-"""Prints what the backward pass of a neuron lowers to, for a platform that need not be here.
+"""Prints the StableHLO of a neuron's backward pass, for any platform, installed or not.
 
-For a Metal platform, the Metal source of its kernel follows.
+For a Metal platform, the Metal source of the kernel follows.
 """
 
 from __future__ import annotations
@@ -21,13 +21,24 @@ from .bench import neuron_for, shape_argument, type_argument
 
 __all__ = ["add_arguments", "lowered_text", "run"]
 
+_PLATFORMS = ("cpu", "cuda", "rocm", "tpu", *PLUGINS)
+
 
 def lowered_text(
-    kind: NeuronType, platform: str, shape: tuple[int, ...], dtype: str, bias: bool, lowering: str
+    neuron_type: NeuronType, platform: str, shape: tuple[int, ...], dtype: str, bias: bool, lowering: str
 ) -> str:
-    """The StableHLO of one layer's backward pass: (gradient, x, bias) -> dx, dbias, PReLU's dslopes."""
-    n = neuron_for(kind, shape[-1])
-    learned = kind is NeuronType.PRELU
+    """The StableHLO of one layer's backward pass, (gradient, x, bias, slopes) -> their cotangents.
+
+    Args:
+      neuron_type: the type, with the parameters of the benchmark.
+      platform: the platform to lower for.
+      shape: the shape of x.
+      dtype: the dtype of x, bias and the gradient.
+      bias: whether the layer has a bias.
+      lowering: one of `LOWERINGS`.
+    """
+    n = neuron_for(neuron_type, shape[-1])
+    learned = neuron_type is NeuronType.PRELU
 
     def backward(gradient, x, bias, slopes):
         def forward(x, bias, slopes):
@@ -38,7 +49,7 @@ def lowered_text(
 
     array = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
     vector = jax.ShapeDtypeStruct(shape[-1:], jnp.dtype(dtype)) if bias else None
-    # From the CPU for elsewhere: for its own device, a program that cannot run there is refused.
+    # On the CPU device: a default device of the named platform would refuse a program that it cannot run.
     device = jax.devices("cpu")[0] if "cpu" in jax.extend.backend.backends() else None
     with jax.default_device(device):
         slopes = jnp.asarray(n.a) if learned else None
@@ -46,60 +57,63 @@ def lowered_text(
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
-_PLATFORMS = ("cpu", "cuda", "rocm", "tpu", *PLUGINS)
-
-
 def _platform_argument(text: str) -> str:
     known = tuple(dict.fromkeys((*_PLATFORMS, *jax.extend.backend.backends())))
     if text not in known:
-        raise argparse.ArgumentTypeError(f"{text!r} is no platform; it may be {', '.join(known)}")
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(known)}, got {text!r}")
     return text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options to a parser."""
     parser.add_argument(
         "--platform",
         type=_platform_argument,
         default="cpu",
-        help=f"of {', '.join(_PLATFORMS)}, or a plugin's that is here (default: cpu)",
+        help=f"one of {', '.join(_PLATFORMS)}, or the platform of an installed plugin (default: cpu)",
     )
     parser.add_argument(
         "--neuron",
         type=type_argument,
         default=NeuronType.GELU,
         metavar="TYPE",
-        help="with the parameters of the benchmark (default: gelu)",
+        help="the neuron type, with the parameters of the benchmark (default: gelu)",
     )
-    parser.add_argument("--shape", type=shape_argument, default=(128, 64), metavar="ROWSxCHANNELS")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
-    parser.add_argument("--no-bias", action="store_true")
     parser.add_argument(
-        "--lowering",
-        choices=LOWERINGS,
-        default="custom_call",
-        help="which form to print (default: %(default)s)",
+        "--shape",
+        type=shape_argument,
+        default=(128, 64),
+        metavar="ROWSxCHANNELS",
+        help="the shape of x (default: 128x64)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        default="float32",
+        help="the dtype of x (default: %(default)s)",
+    )
+    parser.add_argument("--no-bias", action="store_true", help="leave out the bias and its gradient")
+    parser.add_argument(
+        "--lowering", choices=LOWERINGS, default="custom_call", help="the route (default: %(default)s)"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Prints the program. Returns the exit status."""
+    neuron_type, platform, bias = arguments.neuron, arguments.platform, not arguments.no_bias
     try:
         text = lowered_text(
-            arguments.neuron,
-            arguments.platform,
-            arguments.shape,
-            arguments.dtype,
-            not arguments.no_bias,
-            arguments.lowering,
+            neuron_type, platform, arguments.shape, arguments.dtype, bias, arguments.lowering
         )
-    except (RuntimeError, ValueError) as error:  # "metal" without Metal, or without callbacks
+    except (RuntimeError, ValueError) as error:  # such as "metal" without Metal or without callbacks
         print(error, file=sys.stderr)
         return 1
-    taken, why = route(arguments.platform)
-    print(f"// {arguments.platform}, lowering={arguments.lowering}; auto is {taken} here: {why}")
+    taken, reason = route(platform)
+    print(f"// {platform}, lowering={arguments.lowering}; auto is {taken} here: {reason}")
     sys.stdout.write(text)
-    if is_metal(arguments.platform):
-        kind, bias = arguments.neuron, not arguments.no_bias
-        kernel = metal.Kernel(kind, arguments.dtype, False, bias, bias, kind is NeuronType.PRELU)
+    if is_metal(platform):
+        learned = neuron_type is NeuronType.PRELU
+        kernel = metal.Kernel(neuron_type, arguments.dtype, False, bias, bias, learned)
         print(f"\n// The Metal source of {kernel.name}")
         sys.stdout.write(metal.source(kernel))
     return 0

@@ -1,4 +1,4 @@
-"""The two grounds on which figures are drawn, a light one and a dark one, and what all figures share."""
+"""The light and dark themes, and what all figures share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FONT_SIZE", "THEMES", "WIDTH", "Theme", "save", "settings", "style"]
 
-# A figure of this width, in inches, is read on a phone, whose page is about as wide.
+# Inches. Text stays readable on a phone, whose page is about this wide.
 WIDTH = 5.2
 FONT_SIZE = 13
 
 
 class Theme(NamedTuple):
-    """Colours."""
+    """Colors. Of two shades, the first is the stronger one."""
 
     ground: str
     ink: str
@@ -27,7 +27,6 @@ class Theme(NamedTuple):
     greens: tuple[str, str]
 
 
-# The first of two shades is the stronger one.
 THEMES = {
     "light": Theme(
         ground="#ffffff",
@@ -49,17 +48,17 @@ THEMES = {
 
 
 def settings(salt: str) -> Any:
-    """matplotlib's: text stays text, and nothing depends on the day: the same figure is the same file."""
+    """matplotlib's settings. Text stays text, and equal figures are equal files."""
     return {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": FONT_SIZE}
 
 
 def style(axes: Axes, theme: Theme) -> None:
-    """Puts axes on the theme's ground."""
+    """Gives axes the colors of a theme."""
     axes.set_facecolor(theme.ground)
     axes.tick_params(colors=theme.ink)
     axes.spines[:].set_color(theme.grid)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure; the suffix of the path says in which format."""
+    """Writes a figure. The suffix of the path selects the format."""
     figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)

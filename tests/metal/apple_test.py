@@ -5,7 +5,6 @@ The comparison itself is tested on the stand-ins of metal_fake/.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 
@@ -13,7 +12,8 @@ import pytest
 
 from jax_mps_neuron import NeuronType
 from jax_mps_neuron._metal.device import default_device, unavailable_reason
-from jax_mps_neuron._tools import compare, doctor
+from jax_mps_neuron._tools import compare
+from jax_mps_neuron._tools.cli import main
 from jax_mps_neuron.metal import Device
 
 # Of the largest result: Apple's exp, log, pow and tanh are of its own precision.
@@ -41,7 +41,7 @@ def test_as_apple_has_it(kind, dtype, mac):
 
 @pytest.mark.metal
 def test_the_table(mac, capsys):
-    """Prints all differences, those at the bends among them: what our reading of the tables is worth."""
+    """Prints all differences, those at the kinks among them: what our reading of the tables is worth."""
     with capsys.disabled():
         print("\n" + compare.report(mac))
 
@@ -76,14 +76,14 @@ def test_what_apple_refuses_is_a_line_of_the_report(error, fake_metal, monkeypat
             super().setNeuronType_parameterA_parameterB_parameterC_(kind, *parameters)
 
     monkeypatch.setattr(MetalPerformanceShaders, "MPSMatrixNeuronGradient", Picky)
-    monkeypatch.setattr(compare, "KINDS", [NeuronType.TANH, NeuronType.GELU])
+    monkeypatch.setattr(compare, "TYPES", [NeuronType.TANH, NeuronType.GELU])
     monkeypatch.setattr(compare, "edges", lambda device: [])
     tanh, _, gelu, *_ = compare.report(Device()).splitlines()[1:]
     assert tanh.split(maxsplit=2) == ["tanh", "float32", "MPSMatrixNeuronGradient failed: no such type"]
     assert all(float(number) < 1e-5 for number in gelu.split()[2:])
 
 
-def test_the_bends_on_a_stand_in(fake_metal):
+def test_the_kinks_on_a_stand_in(fake_metal):
     found = compare.edges(Device())
     assert {e.type for e in found} == set(compare.EDGES)
     assert all(e.apples == pytest.approx(e.ours) for e in found)
@@ -92,8 +92,8 @@ def test_the_bends_on_a_stand_in(fake_metal):
 
 
 def test_doctor_prints_the_comparison(fake_metal, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "KINDS", [NeuronType.GELU])
-    assert doctor.run(argparse.Namespace()) == 0
+    monkeypatch.setattr(compare, "TYPES", [NeuronType.GELU])
+    assert main(["doctor"]) == 0
     text = capsys.readouterr().out
     assert "Metal: a host that runs Metal source" in text
     assert re.search(r"^gelu +float16 +\d\.\de", text, re.MULTILINE)
@@ -103,9 +103,6 @@ def test_doctor_prints_the_comparison(fake_metal, monkeypatch, capsys):
 def test_doctor_without_apples_kernels(fake_metal, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "MetalPerformanceShaders", None)
     fake_metal.counts.clear()
-    assert doctor.run(argparse.Namespace()) == 0
-    assert (
-        "none: Apple's kernels need macOS and the extra metal, in a checkout pip install '.[metal]'"
-        in capsys.readouterr().out
-    )
+    assert main(["doctor"]) == 0
+    assert "not available: Apple's kernels need macOS and the extra 'metal'" in capsys.readouterr().out
     assert fake_metal.counts["libraries"] == 0  # nothing is compiled for a comparison with nothing

@@ -50,10 +50,10 @@ def test_git_ignores_what_plot_draws_by_default(capsys, monkeypatch, tmp_path):
     ("system", "expected"), [("Linux", "(needs macOS)"), ("Darwin", "(doctor --verbose prints the error)")]
 )
 def test_doctor_is_brief_about_metal(system, expected, capsys, monkeypatch):
-    reason = "the whole error, with a remedy"
+    reason = "Metal is not available: the whole error, with a remedy"
     monkeypatch.setattr(doctor.metal_device, "unavailable_reason", lambda: reason)
     monkeypatch.setattr(doctor.platform, "system", lambda: system)
     assert main(["doctor"]) == 0
     assert f"\nMetal: not available {expected}\n" in capsys.readouterr().out
     assert main(["doctor", "--verbose"]) == 0
-    assert f"\nMetal: not available: {reason}\n" in capsys.readouterr().out
+    assert "\nMetal: not available: the whole error, with a remedy\n" in capsys.readouterr().out

@@ -1,7 +1,7 @@
-"""Measures the neuron against what one would use without it, and against the memory's speed.
+"""Measures neurons against XLA's autodiff, jax.nn and PyTorch, and against memory bandwidth.
 
-For each type, dtype, shape and mode, all peers take turns in one process: the table has medians of
-milliseconds a call, and how many times as long the peers take.
+For each neuron type, dtype, shape and mode, all peers take turns in one process. A table has the median
+milliseconds per call of our default route, and each peer's time as a multiple of it.
 """
 
 from .arguments import add_arguments, shape_argument, type_argument

@@ -1,4 +1,4 @@
-"""Loops that do nothing but read and write the same arrays: what the memory allows."""
+"""Floors: loops that only read and write the same arrays, at the speed that memory allows."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from .timing import Program, cores
 
 __all__ = ["floors", "is_floor"]
 
-_PREFIX = "x * g, "  # begins the names of all floors
-_ALONE = 2**20  # bytes below which one thread is faster than several
+_PREFIX = "x * g, "  # of every floor's name
+_ONE_THREAD = 2**20  # bytes up to which one thread is fastest
 
 
 def is_floor(name: str) -> bool:
-    """Whether a name among the figures is that of a floor."""
+    """Whether a name is that of a floor, not of a peer."""
     return name.startswith(_PREFIX)
 
 
 def floors(mode: str, inputs: Inputs) -> dict[str, Program]:
-    """Name to program: g * x in g's place, as often as the mode has layers; forward, x * x.
+    """The floors of a mode: name to program.
 
-    The fastest of them is the floor. On the CPU NumPy takes part, on all cores, and PyTorch if installed,
-    since they write into memory that is there, where XLA's programs make new results.
+    A floor computes g * x in place of g, once per layer of the mode; for the forward pass, x * x. The
+    fastest one counts. On the CPU, NumPy on all cores and PyTorch, if installed, take part, because they
+    write into existing memory, whereas XLA allocates its results.
     """
     xs = inputs.xs if mode in CHAINS else inputs.xs[:1]
     programs = {_PREFIX + "XLA": _xla(mode, inputs, xs)}
@@ -55,7 +56,7 @@ def _xla(mode: str, inputs: Inputs, xs: tuple[Any, ...]) -> Program:
 
 
 def _numpy(mode: str, inputs: Inputs, xs: tuple[Any, ...]) -> Program:
-    """On integers in 16 bits, whose product is as wide and which NumPy has no fast loop for otherwise."""
+    """NumPy on all cores. It multiplies 16-bit floats as integers, for which alone it has fast loops."""
 
     def flat(x):
         values = np.asarray(x).reshape(-1)
@@ -81,9 +82,9 @@ def _numpy(mode: str, inputs: Inputs, xs: tuple[Any, ...]) -> Program:
 
 
 def _on_all_cores(work: Callable[[Any, slice], None], like: np.ndarray) -> Callable[[Any], None]:
-    """work(source, part) over all parts of arrays like that one."""
+    """work(source, part) over all parts of an array like this, one part per core."""
     threads = cores()
-    if like.nbytes < _ALONE or threads == 1:
+    if like.nbytes < _ONE_THREAD or threads == 1:
         return lambda source: work(source, slice(None))
     pool = ThreadPoolExecutor(threads)
     edges = [like.size * i // threads for i in range(threads + 1)]

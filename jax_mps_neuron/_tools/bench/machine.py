@@ -1,4 +1,4 @@
-"""Where a benchmark ran."""
+"""The machine that a benchmark runs on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["machine"]
 
 
 def machine() -> dict[str, Any]:
-    """The machine, the versions, the date and the command, as the JSON holds them."""
+    """The machine, the versions, the date and the command, for the JSON."""
     device = jax.devices()[0]
     return {
         "system": f"{platform.system()} {platform.machine()}",

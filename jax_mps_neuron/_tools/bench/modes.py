@@ -1,4 +1,4 @@
-"""The programs in JAX of each mode."""
+"""The modes, and their programs in JAX."""
 
 from __future__ import annotations
 
@@ -31,14 +31,20 @@ __all__ = [
 ]
 
 FORWARD, DX, DX_DBIAS, CHAIN, STEP = USUAL = ("forward", "dx", "dx + dbias", "chain", "step")
-# The chain with optimization barriers on every platform; measured if it is asked for.
+# The chain with optimization barriers on every platform; measured on request only.
 BARRIERS = "chain of barriers"
 CHAINS = (CHAIN, BARRIERS)
 MODES = (*USUAL, BARRIERS)
 
 
 class Inputs(NamedTuple):
-    """The arrays of one shape and dtype: the gradient, the layers' inputs, and their bias."""
+    """The arrays of one shape and dtype.
+
+    Attributes:
+      g: the incoming gradient, [*rows, channels].
+      xs: the input of each layer, shaped like g.
+      bias: the bias of all layers, [channels].
+    """
 
     g: Array
     xs: tuple[Array, ...]
@@ -46,6 +52,7 @@ class Inputs(NamedTuple):
 
     @classmethod
     def draw(cls, shape: tuple[int, ...], dtype: str, layers: int = CALLS) -> Inputs:
+        """Normal random numbers; the bias is a tenth as large."""
         random = np.random.default_rng(0)
 
         def normal(shape, scale=1.0):
@@ -56,7 +63,7 @@ class Inputs(NamedTuple):
 
 
 def moved_bytes(mode: str, shape: tuple[int, ...], dtype: str) -> int:
-    """What one call at least reads and writes."""
+    """The bytes that a call must read and write."""
     item = jnp.dtype(dtype).itemsize
     size, channels = int(np.prod(shape)) * item, shape[-1] * item
     vectors = {FORWARD: channels, DX: 0}.get(mode, 2 * channels)
@@ -64,7 +71,7 @@ def moved_bytes(mode: str, shape: tuple[int, ...], dtype: str) -> int:
 
 
 def program(mode: str, activation: Activation, n: Neuron, inputs: Inputs) -> Program:
-    """The program of a mode but a training step (`training.program`), which is timed by itself."""
+    """The program of every mode except a training step, which is `training.program`."""
     g, xs, bias = inputs
     if mode == FORWARD:
         forward = jax.jit(lambda x, bias: activation(x, n, bias))
@@ -73,7 +80,7 @@ def program(mode: str, activation: Activation, n: Neuron, inputs: Inputs) -> Pro
         run = chain(activation, n) if mode == CHAIN else jax.jit(_barriers(activation, n), donate_argnums=1)
         yes = jnp.asarray(True)
         return in_place(g, lambda g: run(yes, g, xs, bias)[0], layers=len(xs))
-    # The gradient is donated: in a training step nobody reads it after this.
+    # The gradient is donated: a training step does not read it again.
     if mode == DX:
         dx = jax.jit(lambda g, x: jax.vjp(lambda x: activation(x, n, None), x)[1](g)[0], donate_argnums=0)
         return in_place(g, lambda g: dx(g, xs[0]))
@@ -96,14 +103,14 @@ def _gradients(activation: Activation, n: Neuron, g: Array, x: Array, bias: Arra
 
 
 def chain(activation: Activation, n: Neuron) -> Callable[..., tuple[Array, list[Array]]]:
-    """Backward passes of as many layers as there are xs: (True, g, xs, bias) -> (dx, the bias gradients).
+    """The backward passes of one layer per x: (True, g, xs, bias) -> (dx, bias gradients).
 
-    In a network a matrix product stands between two of them. Here something must keep XLA from making one
-    loop of several, and cost nothing. An optimization barrier does, but not on the CPU, where XLA drops it
-    before it fuses (seen on jax 0.10.2: the sums of eight layers without an activation are one sum). So
-    there each is a branch of a conditional of its own, taken at run time; the other branch hands the
-    gradient on, and reads x, or the conditionals of a layer that leaves the gradient alone would be one.
-    Before jax 0.10 XLA runs what is in a branch on one thread, so there each is a program of its own.
+    In a network, matrix products separate the layers. Here, something free must keep XLA from fusing them
+    into one loop. An optimization barrier does so, except on the CPU, where XLA removes barriers before it
+    fuses (on jax 0.10.2, the sums of eight layers without an activation become one sum). On the CPU each
+    layer is therefore a branch of its own conditional, taken at run time. The other branch returns the
+    gradient and reads x; otherwise XLA would merge the conditionals of layers that leave the gradient
+    unchanged. Before jax 0.10, XLA runs a branch on one thread, so there each layer is its own program.
     """
     if jax.default_backend() != "cpu":
         return jax.jit(_barriers(activation, n), donate_argnums=1)

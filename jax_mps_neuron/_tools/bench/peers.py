@@ -1,4 +1,4 @@
-"""What is compared: our routes, and what one writes in JAX without this package."""
+"""The peers: our routes, and what JAX users write without this package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "our_route",
 ]
 
-# The peers' names, in tables and in the JSON.
+# The names of the peers in tables and in the JSON.
 CUSTOM_CALL, INLINE, XLA, JAX_NN = "custom call", "inline", "XLA", "jax.nn"
 TORCH, TORCH_COMPILE = "torch", "torch.compile"
 
@@ -40,7 +40,7 @@ def _relu(z: Array, a: Any, b: Any, c: Any) -> Array:
     return jnp.where(z >= 0, z, a * z)
 
 
-# What one writes without this package: z, a, b, c -> f(z).
+# The formula as JAX users write it: z, a, b, c -> f(z).
 PLAIN: dict[NeuronType, Callable[..., Array]] = {
     NeuronType.NONE: lambda z, a, b, c: z,
     NeuronType.RELU: _relu,
@@ -60,7 +60,7 @@ PLAIN: dict[NeuronType, Callable[..., Array]] = {
     NeuronType.GELU: lambda z, a, b, c: jax.nn.gelu(z, approximate=False),
 }
 
-# jax.nn's functions, at the parameters that they have: z, a -> f(z).
+# jax.nn's functions, with the parameters that they support: z, a -> f(z).
 _JAX_NN: dict[NeuronType, Callable[..., Array]] = {
     NeuronType.RELU: lambda z, a: jax.nn.relu(z),
     NeuronType.SIGMOID: lambda z, a: jax.nn.sigmoid(z),
@@ -75,8 +75,8 @@ _JAX_NN: dict[NeuronType, Callable[..., Array]] = {
 }
 
 
-def neuron_for(kind: NeuronType, channels: int) -> Neuron:
-    """A neuron with parameters that make the type do its whole work on inputs around 0."""
+def neuron_for(neuron_type: NeuronType, channels: int) -> Neuron:
+    """A neuron whose parameters avoid shortcuts and domain edges for inputs around 0."""
     slopes = np.linspace(0.05, 0.35, channels, dtype=np.float32)
     return {
         NeuronType.RELU: Neuron.relu(0.1),
@@ -86,20 +86,20 @@ def neuron_for(kind: NeuronType, channels: int) -> Neuron:
         NeuronType.POWER: Neuron.power(0.5, 8.0, 2.75),
         NeuronType.EXPONENTIAL: Neuron.exponential(0.5, 0.1),
         NeuronType.LOGARITHM: Neuron.logarithm(0.5, 8.0),
-    }.get(kind) or Neuron(kind)
+    }.get(neuron_type) or Neuron(neuron_type)
 
 
 def our_route(platform: str) -> str:
-    """The peer that `lowering="auto"` is on a platform."""
+    """The peer that is the default route of a platform."""
     return CUSTOM_CALL if route(platform)[0] == "custom_call" else INLINE
 
 
-def activations(kind: NeuronType, platform: str) -> dict[str, Activation]:
-    """The peers in JAX that a type has on a platform: name to (x, neuron, bias) -> y."""
+def activations(neuron_type: NeuronType, platform: str) -> dict[str, Activation]:
+    """The JAX peers of a neuron type on a platform: name to (x, neuron, bias) -> y."""
     peers: dict[str, Activation] = {INLINE: partial(_ours, "inline"), XLA: _plain}
     if our_route(platform) == CUSTOM_CALL:
         peers = {CUSTOM_CALL: partial(_ours, "custom_call"), **peers}
-    if kind in _JAX_NN:
+    if neuron_type in _JAX_NN:
         peers[JAX_NN] = _jax_nn
     return peers
 

@@ -1,4 +1,4 @@
-"""Interleaved measurements."""
+"""Times programs that take turns."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from typing import Any
 
 __all__ = ["CALLS", "Program", "Times", "cores", "interleaved"]
 
-CALLS = 8  # in one measurement
-_SHORTEST = 1e-3  # seconds in one measurement, reached by repeating the calls
+CALLS = 8  # per measurement
+_SHORTEST = 1e-3  # seconds per measurement; shorter ones repeat their calls
 _MOST_ROUNDS = 100
-_PAUSE = 0.02  # seconds before a turn
+_PAUSE = 0.02  # seconds before each turn
 
 Times = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Program:
-    """A peer, ready to be timed.
+    """A compiled peer.
 
-    `fresh` makes, outside of the measured time, what the first call takes: calls overwrite the incoming
-    gradient, and after many of them nothing but zeros would be left of it. `call` takes that or what the
-    call before gave; `wait` returns when it is computed.
+    Attributes:
+      fresh: makes the state for the first call, outside the measured time. Calls overwrite the incoming
+        gradient, which would decay to zeros over many of them.
+      call: the call, from the previous state to the next.
+      wait: returns once a state is computed.
+      layers: the gradients that one call computes.
     """
 
     fresh: Callable[[], Any]
     call: Callable[[Any], Any]
     wait: Callable[[Any], Any]
-    layers: int = 1  # gradients in one call
+    layers: int = 1
 
     def seconds(self, calls: int) -> float:
-        """How long that many calls take that follow each other."""
+        """The time of consecutive calls."""
         state = self.fresh()
         self.wait(state)
         start = time.perf_counter()
@@ -45,16 +48,24 @@ class Program:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def interleaved(programs: Mapping[str, Program], repeats: int, calls: int = CALLS) -> dict[str, Times]:
-    """Times of one layer's call of each program, in milliseconds: median and quartiles of the repeats.
+    """Times every program in turns.
 
-    The programs take turns, and each turn begins with another of them, so that what slows the machine for
-    a while slows all of them. Between two of them is a pause, until the threads of the one before sleep,
-    and a call that is not measured.
+    Each round starts with another program, so a slow phase of the machine affects all of them alike. Before
+    each measurement there is a pause, in which the threads of the previous program go to sleep, and a call
+    that is not measured.
+
+    Args:
+      programs: name to program.
+      repeats: the measurements of each program.
+      calls: the calls per measurement.
+
+    Returns:
+      Name to median and quartiles, in milliseconds per layer of a call.
     """
     names = list(programs)
     rounds = {}
@@ -67,7 +78,7 @@ def interleaved(programs: Mapping[str, Program], repeats: int, calls: int = CALL
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             program = programs[name]
-            # OpenMP's threads, for one, keep a core busy for milliseconds after a call.
+            # OpenMP's threads keep a core busy for milliseconds after a call.
             time.sleep(_PAUSE)
             program.seconds(1)
             seconds = sum(program.seconds(calls) for _ in range(rounds[name]))

@@ -1,4 +1,4 @@
-"""The peers in PyTorch, where it is installed."""
+"""The PyTorch peers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["floor", "installed", "programs"]
 
 
 def installed() -> bool:
-    """Whether PyTorch is here, and on JAX's platform."""
+    """Whether PyTorch is installed and supports JAX's platform."""
     if importlib.util.find_spec("torch") is None:
         return False
     platform = jax.default_backend()
@@ -37,7 +37,7 @@ def _torch() -> Any:
 
 
 def _formulas() -> dict[NeuronType, Callable[..., Any]]:
-    """torch.nn.functional's functions where it has the type: z, a, b, c -> f(z)."""
+    """PyTorch's function of each neuron type, or its formula: z, a, b, c -> f(z)."""
     torch = _torch()
     f = torch.nn.functional
     return {
@@ -61,7 +61,7 @@ def _formulas() -> dict[NeuronType, Callable[..., Any]]:
 
 
 def _backward_kernels() -> dict[NeuronType, Callable[..., Any]]:
-    """PyTorch's own backward kernels, in place: (g, z, y, a) -> g."""
+    """PyTorch's own backward kernels, which work in place: (g, z, y, a) -> g."""
     aten = _torch().ops.aten
     return {
         NeuronType.NONE: lambda g, z, y, a: g,
@@ -87,12 +87,12 @@ def _backward_kernels() -> dict[NeuronType, Callable[..., Any]]:
 
 
 def _tensor(x: Any) -> Any:
-    """A tensor of a JAX array's values; on the CPU of its memory."""
+    """A JAX array as a tensor, which on the CPU shares its memory."""
     torch = _torch()
     values = np.asarray(x)
     name = str(values.dtype)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is not writable, and nobody writes
+        warnings.simplefilter("ignore")  # the tensor is read-only, and is only read
         tensor = torch.from_numpy(values.view(np.int16) if values.dtype.itemsize == 2 else values)
     tensor = tensor.view(getattr(torch, name))
     return tensor if jax.default_backend() == "cpu" else tensor.cuda()
@@ -113,7 +113,7 @@ def _in_place(g: Any, call: Callable[[Any], Any], layers: int) -> Program:
 
 
 def floor(mode: str, inputs: Inputs, xs: tuple[Any, ...]) -> Program:
-    """torch.mul into memory that is there, as in `floors`."""
+    """torch.mul into existing memory; see `floors`."""
     torch = _torch()
     g, sources = _tensor(inputs.g), [_tensor(x) for x in xs]
 
@@ -126,14 +126,13 @@ def floor(mode: str, inputs: Inputs, xs: tuple[Any, ...]) -> Program:
 
 
 def programs(mode: str, n: Neuron, inputs: Inputs) -> dict[str, Program]:
-    """PyTorch eager and compiled.
+    """The programs of a mode, eager and compiled.
 
-    Eager, the backward pass is PyTorch's kernel for the type, if it has one, in the gradient's place, with
-    what a layer keeps of its forward pass ready; otherwise autograd's. Then the bias gradient is a sum over
-    rows.
+    The eager backward pass is PyTorch's own kernel in place, on the residuals of a forward pass, followed
+    by a sum over the rows for the bias gradient. Types without a kernel use autograd.
     """
     torch = _torch()
-    torch.compiler.reset()  # which gives up on a function after so many forms of it
+    torch.compiler.reset()  # dynamo limits the recompilations of one function
     g, bias = _tensor(inputs.g), _tensor(inputs.bias)
     xs = [_tensor(x) for x in (inputs.xs if mode in CHAINS else inputs.xs[:1])]
     a, b, c = (None if p is None or np.ndim(p) else np.asarray(p).item() for p in (n.a, n.b, n.c))
@@ -164,7 +163,7 @@ def programs(mode: str, n: Neuron, inputs: Inputs) -> dict[str, Program]:
 
 
 def _gradients(activation: Callable[..., Any]) -> Callable[..., Any]:
-    """The backward pass as a function that torch.compile makes loops of, in the gradient's place."""
+    """The backward pass in place, as a function for torch.compile."""
     vjp = _torch().func.vjp
 
     def gradients(g, x, bias):
@@ -178,9 +177,12 @@ def _gradients(activation: Callable[..., Any]) -> Callable[..., Any]:
     return gradients
 
 
-def _eager(kind: NeuronType, activation: Callable[..., Any], a: Any, xs: list[Any], bias: Any) -> Any:
+def _eager(
+    neuron_type: NeuronType, activation: Callable[..., Any], a: Any, xs: list[Any], bias: Any
+) -> Any:
+    """The eager backward pass of all layers in place: g -> g."""
     torch = _torch()
-    kernel = _backward_kernels().get(kind)
+    kernel = _backward_kernels().get(neuron_type)
     if kernel is None:
         leaves = [x.clone().requires_grad_() for x in xs]
         biases = [] if bias is None else [bias.clone().requires_grad_()]

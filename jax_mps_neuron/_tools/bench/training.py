@@ -1,4 +1,4 @@
-"""A training step of a small network, and the memory that it takes."""
+"""A training step of a small network, and its peak memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .timing import Program
 __all__ = ["peak_memory", "program", "step", "weights"]
 
 BLOCKS = 2
-_WIDTH = 16  # times as many channels as a block takes and gives
+_WIDTH = 16  # hidden channels of a block per input and output feature
 _RATE = 1e-3
 
 
 def weights(n: Neuron, channels: int, dtype: str) -> list[dict[str, Array]]:
-    """The parameters of a network of blocks, each from a few features to all channels and back."""
+    """The parameters of each block, which maps a few features to all channels and back."""
     random = np.random.default_rng(0)
     features = max(1, channels // _WIDTH)
 
@@ -50,24 +50,24 @@ def _loss(activation: Activation, n: Neuron, blocks: Any, x: Array) -> Array:
 
 
 def step(activation: Activation, n: Neuron) -> Any:
-    """A compiled step of gradient descent, (blocks, x) -> (blocks, loss), the old blocks donated."""
+    """A jitted step of gradient descent, (blocks, x) -> (blocks, loss), which donates the old blocks."""
 
     def descend(blocks, x):
-        loss, slopes = jax.value_and_grad(lambda b: _loss(activation, n, b, x))(blocks)
-        return jax.tree.map(lambda w, d: w - _RATE * d.astype(w.dtype), blocks, slopes), loss
+        loss, gradients = jax.value_and_grad(lambda b: _loss(activation, n, b, x))(blocks)
+        return jax.tree.map(lambda w, d: w - _RATE * d.astype(w.dtype), blocks, gradients), loss
 
     return jax.jit(descend, donate_argnums=0)
 
 
 def peak_memory(compiled: Any) -> int:
-    """Bytes that a compiled program needs by XLA's analysis: arguments, results and temporaries."""
+    """The bytes of a compiled program's arguments, results and temporaries, by XLA's analysis."""
     m = compiled.memory_analysis()
     shared = m.alias_size_in_bytes
     return m.argument_size_in_bytes + m.output_size_in_bytes - shared + m.temp_size_in_bytes
 
 
 def program(activation: Activation, n: Neuron, shape: tuple[int, ...], dtype: str) -> tuple[Program, int]:
-    """The step for rows of that many channels in the hidden layers, and its peak memory in bytes."""
+    """The compiled step and its peak memory in bytes. `shape` is that of a hidden layer."""
     first = weights(n, shape[-1], dtype)
     rows, features = int(np.prod(shape[:-1])), first[0]["up"].shape[0]
     x = jnp.asarray(np.random.default_rng(1).standard_normal((rows, features), np.float32), dtype)

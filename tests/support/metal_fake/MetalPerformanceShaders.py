@@ -7,6 +7,7 @@ import numpy as np
 import objc
 
 from jax_mps_neuron import Neuron, NeuronType
+from jax_mps_neuron._core.descriptor import parameters_of
 from support import apple
 
 MPSDataTypeFloat32 = 0x10000020
@@ -56,7 +57,8 @@ class _Kernel(_Allocated):
     def setNeuronType_parameterA_parameterB_parameterC_(self, kind, a, b, c):  # noqa: N802
         if kind == NeuronType.PRELU:
             raise objc.error("NSInvalidArgumentException - PReLU has parameters for each channel")
-        self.neuron = Neuron(NeuronType(kind), a, b, c)
+        used = parameters_of(NeuronType(kind))  # Apple ignores the others
+        self.neuron = Neuron(NeuronType(kind), *(a, b, c)[: len(used)])
 
     def setNeuronToPReLUWithParametersA_(self, slopes):  # noqa: N802
         self.neuron = Neuron.prelu(np.frombuffer(slopes, np.float32))
