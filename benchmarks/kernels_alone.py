@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from jax_mps_neuron import NeuronType  # noqa: E402
 from jax_mps_neuron._tools.bench import neuron_for  # noqa: E402
+from support import zoo  # noqa: E402
 from support.cpu_kernels import build  # noqa: E402
 
 
@@ -26,9 +27,8 @@ def main() -> None:
         program = build.build(Path(folder), build.HOST, source=ROOT / "benchmarks" / "kernels_alone.cc")
         lines = []
         for kind in NeuronType:
-            n = neuron_for(kind, 1)
-            a = 0.0 if kind is NeuronType.PRELU else n.a
-            lines.append(f"{kind.value} {a} {n.b} {n.c}")
+            _, a, b, c = zoo.scalars(neuron_for(kind, 1))
+            lines.append(f"{kind.value} {a} {b} {c}")
         done = subprocess.run([program], input="\n".join(lines), capture_output=True, text=True, check=True)
     dtypes = ("float32", "float16", "bfloat16")
     print(f"{'':<13}" + "".join(f"{d + ' f':>12}{d + chr(32) + 'f' + chr(39):>13}" for d in dtypes))

@@ -9,19 +9,23 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+pytest.register_assert_rewrite("support")
+
+# isort: off
+from support import programs_cache  # noqa: F401, before JAX
+from support import devices  # noqa: F401, before anything asks for a device
+# isort: on
+
 import jax
 import numpy as np
-import pytest
 
 from jax_mps_neuron._core.evaluation import evaluate
 from jax_mps_neuron._lowering import native
 from jax_mps_neuron._metal import device as metal_device
-
-pytest.register_assert_rewrite("support")
-
-from support import devices  # noqa: E402, F401, before anything asks for a device
-from support.arrays import DTYPES, x64  # noqa: E402
-from support.metal_host import build  # noqa: E402
+from support.arrays import DTYPES, x64
+from support.metal_host import build
 
 
 def pytest_sessionstart():

@@ -15,7 +15,7 @@ from mpmath import mp
 
 from jax_mps_neuron import Neuron
 from jax_mps_neuron import NeuronType as T
-from support import ulps
+from support import ulps, zoo
 from support.bounds import FLOAT32, POINTS, WORSE, check_bounds, check_no_worse, fused_probe
 
 
@@ -124,7 +124,7 @@ def test_the_reference_is_exact_enough(name):
     if neuron.type in (T.POWER, T.LOGARITHM):
         x = x[float(neuron.a) * x + float(neuron.b) > 0]
     with mpmath.workdps(50):
-        parameters = [mp.mpf(float(np.float32(p))) for p in (neuron.a, neuron.b, neuron.c)]
+        parameters = [mp.mpf(float(np.float32(p))) for p in zoo.parameters(neuron)]
         for derivative in (False, True):
             true = ulps.truth(neuron, x, "float32", derivative=derivative)
             exact = [exactly(neuron.type, mp.mpf(float(z)), *parameters, derivative) for z in x]

@@ -87,7 +87,7 @@ def learned(x, bias, neuron):
     def total(parameters, x, alpha):
         return layer(x, bias, "inline", jmn.Neuron(neuron.type, *parameters)).sum() * alpha
 
-    parameters = (neuron.a, neuron.b, neuron.c)
+    parameters = jax.tree.leaves(neuron)
     gradients = jax.grad(total, (0, 1, 2), allow_int=True)
     return jax.vmap(gradients, (None, 0, None))(parameters, x, jnp.float32(1.5))
 

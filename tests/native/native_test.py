@@ -15,7 +15,7 @@ import jax_mps_neuron as jmn
 from jax_mps_neuron._lowering import native
 from support import apple, zoo
 from support.arrays import assert_close, draw, x64
-from support.checks import check_values_and_gradients
+from support.checks import Call, check_values_and_gradients
 from support.programs import ffi_call, run_python
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -35,7 +35,7 @@ def isa(request):
 def test_every_instruction_set(name, dtype, isa):
     shape = (19, 53)
     x, gradient, bias = draw(0, shape, dtype, 2.0), draw(1, shape, dtype), draw(2, shape[-1:], dtype)
-    check_values_and_gradients(gradient, x, zoo.neurons(53)[name], bias, "custom_call")
+    check_values_and_gradients([Call(gradient, x, zoo.neurons(53)[name], bias)], "custom_call")
 
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])

@@ -11,8 +11,7 @@ import pytest
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron
-from jax_mps_neuron._tools.bench import PLAIN
-from support import apple, zoo
+from support import apple, formulas, zoo
 from support.arrays import assert_close, draw, x64
 
 X, W, BIAS, G = draw(0, (6, 4)), draw(1, (4, 5)), draw(2, (5,), scale=0.5), draw(3, (6, 5))
@@ -40,11 +39,7 @@ def test_gradients_are_those_of_the_formula(name, lowering):
 
         def plain(x, w, bias, alpha):
             z = alpha * (x @ w) + bias
-            if neuron.c != -1 and neuron.type is jmn.NeuronType.EXPONENTIAL:
-                return jnp.power(neuron.c, neuron.a * z + neuron.b)
-            if neuron.c != -1 and neuron.type is jmn.NeuronType.LOGARITHM:
-                return jnp.log(neuron.a * z + neuron.b) / jnp.log(neuron.c)
-            return PLAIN[neuron.type](z, neuron.a, neuron.b, neuron.c)
+            return formulas.plain(neuron.type, z, *zoo.parameters(neuron), base_e=neuron.c == -1)
 
         def ours(x, w, bias, alpha):
             return jmn.fully_connected(x, w, neuron, bias, alpha, lowering=lowering)

@@ -2,86 +2,82 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jax_mps_neuron as jmn
-from jax_mps_neuron._tools.bench import PLAIN
-from support import apple, zoo
-from support.arrays import assert_close, draw
-from support.checks import check_values_and_gradients
+from support import apple, formulas, zoo
+from support.arrays import assert_close, draw, x64
+from support.checks import LOWERINGS, Call, check_values_and_gradients
 
-# Ranks 0 to 4; ragged, wide, long and empty.
-SHAPES = [(), (37,), (0,), (5, 3), (257, 1), (4, 0), (3, 5, 37), (2, 3, 0, 7), (7, 2500)]
+# Ranks 0 to 4; ragged, wide, long and empty. XLA makes the inline route's loops, whatever the shape.
+SHAPES = {
+    "custom_call": [(), (37,), (0,), (5, 3), (257, 1), (4, 0), (3, 5, 37), (2, 3, 0, 7), (7, 2500)],
+    "inline": [(), (5, 3), (4, 0), (3, 5, 37)],
+}
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_values_and_gradients(name, dtype, lowering):
-    for i, shape in enumerate(SHAPES):
+    """One program for all shapes, each with and without a bias."""
+    check_values_and_gradients(calls_of(name, dtype, SHAPES[lowering]), lowering)
+
+
+def calls_of(name, dtype, shapes):
+    for i, shape in enumerate(shapes):
         channels = shape[-1] if shape else 1
-        neuron = zoo.neurons(channels)[name]
-        if not shape and neuron.type is jmn.NeuronType.PRELU:
-            continue
         x, gradient = draw(2 * i, shape, dtype, 2.0), draw(2 * i + 1, shape, dtype)
         for bias in (None, draw(99, (channels,), dtype, 0.5)) if shape else (None,):
-            check_values_and_gradients(gradient, x, neuron, bias, lowering)
+            yield Call(gradient, x, zoo.neurons(channels)[name], bias)
 
 
-@pytest.mark.parametrize("name", zoo.NAMES)
-def test_vjp_is_that_of_the_formula(name, dtype, lowering):
+@pytest.mark.parametrize(("name", "dtype"), zoo.some_in_every_dtype(), indirect=["dtype"])
+def test_vjp_is_that_of_the_formula(name, dtype):
     """All gradients, parameters' and alpha's included, against XLA's autodiff of what one writes."""
     neuron = zoo.neurons(5)[name]
     x, gradient = draw(0, (6, 5), dtype), draw(1, (6, 5), dtype)
     bias = draw(2, (5,), dtype, 0.5)
     wide = "float64" if dtype == "float64" else "float32"
     # Away from where f' jumps, which autodiff and Apple resolve each in their own way.
-    x = jnp.where(jnp.abs(jnp.asarray(x, wide) * 1.25 + bias) < 0.02, jnp.asarray(0.5, dtype), x)
+    z = np.asarray(x, wide) * 1.25 + np.asarray(bias, wide)
+    x = jnp.asarray(np.where(np.abs(z) < 0.02, 0.5, np.asarray(x, wide)), dtype)
+    # c is not learned here: see below.
+    learned = [np.asarray(p, wide) for p in (neuron.a, neuron.b) if p is not None]
+    fixed = () if neuron.c is None else (neuron.c,)
 
-    def ours(x, bias, neuron, alpha):
-        return jmn.neuron(x, neuron, bias, alpha=alpha, lowering=lowering)
+    def ours(x, bias, learned, alpha, lowering):
+        return jmn.neuron(
+            x, jmn.Neuron(neuron.type, *learned, *fixed), bias, alpha=alpha, lowering=lowering
+        )
 
-    def plain(x, bias, neuron, alpha):
-        a, b, c = neuron.a, neuron.b, neuron.c
-        z = alpha * x + bias
-        if neuron.c != -1 and neuron.type is jmn.NeuronType.EXPONENTIAL:
-            return jnp.power(c, a * z + b)
-        if neuron.c != -1 and neuron.type is jmn.NeuronType.LOGARITHM:
-            return jnp.log(a * z + b) / jnp.log(c)
-        return PLAIN[neuron.type](z, a, b, c)
+    def plain(x, bias, learned, alpha):
+        return formulas.plain(neuron.type, alpha * x + bias, *learned, *fixed, base_e=neuron.c == -1)
 
-    c = neuron.c
-    at = jax.tree.map(lambda p: jnp.asarray(p, wide), neuron)
-    operands = (x, bias, jmn.Neuron(at.type, at.a, at.b, c), jnp.asarray(1.25, wide))
-    y, vjp = jax.vjp(
-        lambda x, bias, a, b, alpha: ours(x, bias, jmn.Neuron(at.type, a, b, c), alpha),
-        x,
-        bias,
-        at.a,
-        at.b,
-        operands[3],
-    )
-    actual = vjp(gradient)
-    y_plain, vjp = jax.vjp(
-        lambda x, bias, a, b, alpha: plain(x, bias, jmn.Neuron(at.type, a, b, c), alpha),
-        x.astype(wide),
-        bias.astype(wide),
-        at.a,
-        at.b,
-        operands[3],
-    )
-    expected = vjp(gradient.astype(wide))
-    assert_close(y, y_plain)
-    for got, want, operand in zip(actual, expected, (x, bias, at.a, at.b, operands[3]), strict=True):
-        assert got.dtype == operand.dtype
-        assert_close(got, want, factor=10)
+    @jax.jit
+    def every(x, bias, learned, alpha, gradient):
+        """On both routes, and by autodiff."""
+        results = []
+        for lowering in LOWERINGS:
+            y, vjp = jax.vjp(partial(ours, lowering=lowering), x, bias, learned, alpha)
+            results.append((y, vjp(gradient)))
+        y, vjp = jax.vjp(plain, x.astype(wide), bias.astype(wide), learned, alpha)
+        return results, (y, vjp(gradient.astype(wide)))
+
+    operands = x, bias, learned, np.asarray(1.25, wide)
+    results, (expected_y, expected) = every(*operands, gradient)
+    for y, actual in results:
+        assert_close(y, expected_y)
+        for got, want, operand in zip(*map(jax.tree.leaves, (actual, expected, operands)), strict=True):
+            assert got.dtype == operand.dtype
+            assert_close(got, want, factor=10)
 
 
 def test_gradients_of_the_base(lowering):
     """c of power, exponential and logarithm, in float64 against finite differences."""
-    from support.arrays import x64
-
     with x64(True):
         x = np.linspace(-0.9, 1.1, 7)
         for make in (
@@ -94,8 +90,9 @@ def test_gradients_of_the_base(lowering):
                 return jmn.neuron(x, make(c), lowering=lowering).sum()
 
             step = 1e-6
-            difference = (total(1.75 + step) - total(1.75 - step)) / (2 * step)
-            np.testing.assert_allclose(jax.grad(total)(1.75), difference, rtol=1e-8)
+            total_and_slope = jax.jit(jax.value_and_grad(total))
+            above, below = (total_and_slope(1.75 + s)[0] for s in (step, -step))
+            np.testing.assert_allclose(total_and_slope(1.75)[1], (above - below) / (2 * step), rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
@@ -107,8 +104,13 @@ def test_whole_range(name, lowering):
     if neuron.type in (jmn.NeuronType.POWER, jmn.NeuronType.LOGARITHM):
         x = x[(x >= 0)[:, 0]]  # below lies their domain's edge
     ones = np.ones_like(x)
-    y = np.asarray(jmn.neuron(x, neuron, lowering=lowering), np.float64)
-    data = np.asarray(jmn.neuron_gradient(ones, x, neuron, lowering=lowering).data, np.float64)
+
+    @jax.jit
+    def both(x, ones):
+        y = jmn.neuron(x, neuron, lowering=lowering)
+        return y, jmn.neuron_gradient(ones, x, neuron, lowering=lowering).data
+
+    y, data = (np.asarray(v, np.float64) for v in both(x, ones))
     tiny, huge = 2.0**-126, float(np.finfo(np.float32).max)
     for actual, expected in (
         (y, apple.neuron(x, neuron)),
@@ -163,16 +165,22 @@ def test_choices_where_apples_table_is_ambiguous(lowering):
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_nan_and_infinity(name, dtype, lowering):
     neuron = zoo.neurons(1)[name]
-    x = jnp.asarray([[np.nan], [np.inf], [-np.inf]], dtype)
-    ones = jnp.ones_like(x)
-    y = np.asarray(jmn.neuron(x, neuron, lowering=lowering), np.float64)
+    x = np.asarray([[np.nan], [np.inf], [-np.inf]]).astype(jnp.dtype(dtype))
+    ones = np.ones_like(x)
+
+    @jax.jit
+    def every(x, ones):
+        y = jmn.neuron(x, neuron, lowering=lowering)
+        data = jmn.neuron_gradient(ones, x, neuron, lowering=lowering).data
+        return y, data, jmn.neuron_gradient(x[:1] * ones, ones, neuron, lowering=lowering).data
+
+    y, data, of_nan = (np.asarray(v, np.float64) for v in every(x, ones))
     assert np.isnan(y[0])
     np.testing.assert_array_equal(y, apple.neuron(x, neuron))
     smooth = {"sigmoid", "tanh", "softplus", "softsign", "elu", "power", "gelu", "exponential", "logarithm"}
     if name in smooth:
-        assert np.isnan(jmn.neuron_gradient(ones, x, neuron, lowering=lowering).data[0])
-    nan_gradient = jmn.neuron_gradient(ones * np.nan, ones, neuron, lowering=lowering).data
-    assert np.isnan(nan_gradient).all()
+        assert np.isnan(data[0])
+    assert np.isnan(of_nan).all()
 
 
 def test_domain_edges(lowering):
@@ -241,11 +249,15 @@ def test_python_and_numpy_numbers(lowering):
 def test_reference_is_the_same_function(name):
     neuron = zoo.neurons(5)[name]
     x, gradient, bias = draw(0, (4, 5)), draw(1, (4, 5)), draw(2, (5,))
-    y, vjp = jax.vjp(lambda x, bias: jmn.reference.neuron(x, neuron, bias, alpha=1.5), x, bias)
+
+    @jax.jit
+    def every(gradient, x, bias):
+        y, vjp = jax.vjp(lambda x, bias: jmn.reference.neuron(x, neuron, bias, alpha=1.5), x, bias)
+        return y, vjp(gradient), jmn.reference.neuron_gradient(gradient, x, neuron, bias, alpha=1.5)
+
+    y, by_autodiff, result = every(gradient, x, bias)
     assert_close(y, apple.neuron(x, neuron, bias, 1.5))
     expected = apple.neuron_gradient(gradient, x, neuron, bias, 1.5)
-    by_autodiff = vjp(gradient)
-    result = jmn.reference.neuron_gradient(gradient, x, neuron, bias, alpha=1.5)
     for data, of_bias in (by_autodiff, result[:2]):
         assert_close(data, expected.data)
         assert_close(of_bias, expected.bias, factor=4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import jax_mps_neuron as jmn
-from support import apple
+from support import apple, zoo
 from support.arrays import assert_close, draw
 from support.metal_host import build
 
@@ -22,8 +22,7 @@ def operands(shape, dtype, neuron, seed=0):
     gradient, x = (np.asarray(draw(seed + i, shape, dtype, 1 + i)) for i in range(2))
     bias = np.asarray(draw(seed + 2, (matrices, channels), scale=0.5))
     prelu = neuron.type is jmn.NeuronType.PRELU
-    parameters = [0.0 if prelu else neuron.a, neuron.b, neuron.c]
-    scalars = np.tile(np.float32([ALPHA, *parameters]), (matrices, 1))
+    scalars = np.tile(zoo.scalars(neuron, ALPHA), (matrices, 1))
     slope = np.tile(np.asarray(neuron.a, np.float32), (matrices, 1)) if prelu else None
     return gradient, x, scalars, bias, slope
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from support import zoo
 from support.arrays import draw
 
 DTYPES = ["float32", "float16", "bfloat16"]
@@ -57,7 +58,7 @@ def at(vector, m, j):
 
 
 def parameters(neuron, j):
-    a, b, c = (wide(p) for p in (neuron.a, neuron.b, neuron.c))
+    a, b, c = (wide(p) for p in zoo.parameters(neuron))
     return (a[j] if a.ndim else a), b, c
 
 

@@ -30,7 +30,6 @@ import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron
 from jax_mps_neuron import NeuronType as T
 from jax_mps_neuron._lowering import native
-from jax_mps_neuron._tools.bench import PLAIN
 from support import apple, zoo
 
 CHANNELS = 8
@@ -124,7 +123,7 @@ class Truth(NamedTuple):
 
 def truth(neuron: Neuron, x: np.ndarray, dtype: str, *, derivative: bool) -> Truth:
     z = np.asarray(x, np.float64)
-    parameters = tuple(np.float32(p).astype(np.float64) for p in (neuron.a, neuron.b, neuron.c))
+    parameters = tuple(np.float32(p).astype(np.float64) for p in zoo.parameters(neuron))
     function = apple.df if derivative else apple.f
     exact = np.broadcast_to(function(neuron.type, z, *parameters), z.shape)
     least = greatest = exact
@@ -221,12 +220,8 @@ def plain(neuron: Neuron) -> Callable[[jax.Array], jax.Array]:
     """f as one writes it, with parameters in the dtype of x."""
 
     def value(x: jax.Array) -> jax.Array:
-        a, b, c = (jnp.asarray(p, x.dtype) for p in (neuron.a, neuron.b, neuron.c))
-        if neuron.type is T.EXPONENTIAL and neuron.c != -1:
-            return jnp.power(c, a * x + b)
-        if neuron.type is T.LOGARITHM and neuron.c != -1:
-            return jnp.log(a * x + b) / jnp.log(c)
-        return PLAIN[neuron.type](x, a, b, c)
+        a, b, c = (jnp.asarray(p, x.dtype) for p in zoo.parameters(neuron))
+        return formulas.plain(neuron.type, x, a, b, c, base_e=neuron.c == -1)
 
     return value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jax_mps_neuron import Neuron, NeuronType
+from support.arrays import DTYPES
 
 
 def slopes(channels: int, dtype: str = "float32"):
@@ -37,12 +38,26 @@ def neurons(channels: int = 1) -> dict[str, Neuron]:
     }
 
 
+def parameters(neuron: Neuron):
+    """a, b and c; 0 where the type has no such parameter."""
+    return tuple(0.0 if p is None else p for p in (neuron.a, neuron.b, neuron.c))
+
+
 def scalars(neuron: Neuron, alpha: float = 1.0, dtype: str = "float32"):
-    """alpha, a, b, c as the primitives take them: 0 for what the type does not use, and for slopes."""
-    a = None if neuron.type is NeuronType.PRELU else neuron.a
-    return np.asarray([alpha, *(0.0 if v is None else v for v in (a, neuron.b, neuron.c))], dtype)
+    """alpha, a, b and c as the primitives take them: 0 for unused parameters and in place of slopes."""
+    a, b, c = parameters(neuron)
+    return np.asarray([alpha, 0.0 if neuron.type is NeuronType.PRELU else a, b, c], dtype)
 
 
 NAMES = list(neurons())
+
+# For tests of code that does not depend on the type: f' from tables, from slopes, and without any.
+SOME = ["gelu", "prelu", "linear"]
+
+
+def some_in_every_dtype() -> list[tuple[str, str]]:
+    """(name, dtype): every neuron in float32, and some in the other dtypes."""
+    return [(n, "float32") for n in NAMES] + [(n, d) for d in DTYPES if d != "float32" for n in SOME]
+
 
 assert {n.type for n in neurons().values()} == set(NeuronType)

@@ -15,6 +15,7 @@ import numpy as np
 
 from jax_mps_neuron._compat.ffi import ffi
 from jax_mps_neuron._core.descriptor import Neuron, NeuronType
+from support import zoo
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -111,8 +112,7 @@ class Request:
         self.x, self.with_sums = x, sums is not None
         compute = np.float64 if x.dtype == np.float64 else np.float32
         self.compute = np.dtype(compute)
-        a = 0.0 if neuron.type is NeuronType.PRELU else neuron.a
-        scalars = np.array([alpha, a, neuron.b, neuron.c], compute)
+        scalars = zoo.scalars(neuron, alpha, compute)
         rows, width = x.shape
         kind, storage = int(neuron.type), STORAGES.index(str(x.dtype))
         function = 0 if gradient is None else 2 if from_y else 1

@@ -1,0 +1,16 @@
+"""A cache of compiled programs for one run of the tests, shared by all of its processes.
+
+Must be imported before JAX, which reads these variables once. Workers of pytest-xdist, and processes that tests
+start, inherit them from the first process, which removes the cache when it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _folder = tempfile.TemporaryDirectory(prefix="programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
