@@ -27,11 +27,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from collectives import collectives
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jax_mps_neuron as jmn
+from collectives import collectives
 from jax_mps_neuron._lowering.routes import route
 
 TURNS, STEPS, COMPARED = 5, 10, 5
