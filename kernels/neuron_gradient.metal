@@ -163,7 +163,7 @@ NEURON_INLINE Part part_of_strip(constant Launch* launch, uint3 group, uint3 thr
   return p;
 }
 
-// Flat: kFlatSteps vectors, a threadgroup apart. At a ragged end `whole` is false, and vectors past the end are skipped.
+// Flat: kFlatSteps vectors, a threadgroup apart. At a ragged end `whole` is false and vectors past the end are skipped.
 template <typename S>
 NEURON_INLINE Part part_of_array(ulong elements, bool aligned, uint3 group, uint3 thread_in_group) {
   Part p;

@@ -81,8 +81,8 @@ struct Arrays {
   }
 };
 
-// Columns per strip. Their bias, slopes and sums fit into the second-level cache. Wider rows are cut and read in pieces;
-// short pieces take up to twice as long.
+// Columns per strip. Their bias, slopes and sums fit into the second-level cache. Wider rows are cut and read in
+// pieces; short pieces take up to twice as long.
 constexpr int64_t kColumns = 8192;
 // Rows per strip: enough to make the cost of its sums negligible, few enough to keep many threads busy and the rounding
 // error of a running sum small.
@@ -93,9 +93,9 @@ constexpr int64_t kFlat = 1 << 16;
 // Elements per thread. With fewer (less than about 10 microseconds of work) another thread does not pay.
 constexpr int64_t kGrain = 1 << 15;
 
-// The cut of a batch entry. `repeat` rows are joined into one, so that few channels also give long inner loops, of whole
-// vectors if possible. The remaining rows are the tail, which the last strip includes. The cut depends only on shapes,
-// so sums do not depend on the number of threads.
+// The cut of a batch entry. `repeat` rows are joined into one, so that few channels also give long inner loops, of
+// whole vectors if possible. The remaining rows are the tail, which the last strip includes. The cut depends only on
+// shapes, so sums do not depend on the number of threads.
 struct Cut {
   explicit Cut(const Arrays& a) {
     const bool flat = !a.by_column();
@@ -114,8 +114,8 @@ struct Cut {
   int64_t tile, tiles, strips;
 };
 
-// The working memory of a thread: bias, slope and sums per column of a strip, in the compute type and padded as strips.h
-// requires. It is no larger than these strips need, because fresh memory costs page faults.
+// The working memory of a thread: bias, slope and sums per column of a strip, in the compute type and padded as
+// strips.h requires. It is no larger than these strips need, because fresh memory costs page faults.
 class Columns {
  public:
   Columns(const Cut& cut, const Arrays& a)
@@ -178,7 +178,7 @@ void add_strips(const char* partials, char* sums, int64_t strips, int64_t channe
   for (int64_t j = 0; j < width; ++j) to[j] = static_cast<T>(total[j]);
 }
 
-// Asks for large pages for memory that may be fresh. A page fault takes about as long as computing the 4 KiB of the page.
+// Asks for large pages for memory that may be fresh. A page fault takes about as long as computing the page's 4 KiB.
 inline void prefer_large_pages(char* begin, int64_t bytes) {
 #if defined(__linux__)
   constexpr int64_t kLargePage = 1 << 21;
@@ -191,8 +191,8 @@ inline void prefer_large_pages(char* begin, int64_t bytes) {
 #endif
 }
 
-// Runs `kernel` over the arrays; T is the type of sums. Returns false if there is no memory for the partial sums (for each
-// sum, one number per column and kRows rows) or for the threads.
+// Runs `kernel` over the arrays; T is the type of sums. Returns false if there is no memory for the partial sums (for
+// each sum, one number per column and kRows rows) or for the threads.
 template <typename T, typename Pool>
 bool run(Pool& pool, Arrays a, void (*kernel)(const Strip&)) {
   a.join_entries();

@@ -29,8 +29,8 @@ NEURON_INLINE void prefetch(const Stored* p) {
   __builtin_prefetch(reinterpret_cast<const char*>(p) + 4096);
 }
 
-// For types with a costly f', a loop computes f' of kBlock vectors, and the next loop uses it. A processor executes some
-// two hundred instructions at a time: the shorter the work on one vector, the more vectors overlap.
+// For types with a costly f', one loop computes f' of kBlock vectors, and the next loop uses it. A processor executes
+// some two hundred instructions at a time: the shorter the work on one vector, the more vectors overlap.
 constexpr int kBlock = 16;
 template <typename Op>
 constexpr bool in_blocks = false;

@@ -58,8 +58,8 @@ inline int64_t thread_count(int64_t units, int64_t grain) {
 
 // Calls body(thread, begin, end) on disjoint ranges that cover [0, units), here and on `pool`, and returns when all are
 // done. Every range but the last has `grain` units. `thread` is below thread_count, and concurrent calls have different
-// ones. The caller takes ranges too and waits only for ranges that other threads have taken. So nothing waits for a pool
-// that is busy or is waiting for this call.
+// ones. The caller takes ranges too and waits only for ranges that other threads have taken. So nothing waits for a
+// pool that is busy or is waiting for this call.
 template <typename Pool, typename Body>
 void parallel_for(Pool& pool, int64_t units, int64_t grain, const Body& body) {
   grain = std::max<int64_t>(grain, 1);
