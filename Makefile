@@ -38,6 +38,7 @@ bench-results: $(VENV)/installed
 	  --shapes 8x8 64x128 1000003 17x100003 262144x32 512x512 --json $(RESULTS)/cpu-shapes.json $(BENCH_OPTIONS)
 	$(BENCH) --dtypes float32 --modes 'chain of barriers' --peers custom_call xla \
 	  --json $(RESULTS)/cpu-barriers.json $(BENCH_OPTIONS)
+	$(BENCH) --latency --json $(RESULTS)/cpu-latency.json
 	$(BENCH) --sweep $(SWEEP) --json $(RESULTS)/cpu-sweep.json $(BENCH_OPTIONS)
 	$(BIN)/python benchmarks/write_performance.py
 

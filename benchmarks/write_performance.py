@@ -3,7 +3,7 @@
     python benchmarks/write_performance.py
 
 A table stands between two comments of the page. The first names a file of figures and a mode, a type for a
-sweep, or "summary": <!-- table cpu-float32 chain --> ... <!-- end -->. Each chart is written as
+sweep, "latency" or "summary": <!-- table cpu-float32 chain --> ... <!-- end -->. Each chart is written as
 docs/img/NAME-light.svg and docs/img/NAME-dark.svg.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import overview
 
+from jax_mps_neuron._tools.bench import latency_report
 from jax_mps_neuron._tools.bench.plots import draw
 from jax_mps_neuron._tools.bench.report import groups, load, summary, table
 from jax_mps_neuron._tools.themes import THEMES
@@ -28,6 +29,8 @@ def table_of(name: str, which: str) -> str:
     result = load(RESULTS / f"{name}.json")
     if which == "summary":
         return summary(result)
+    if which == "latency":
+        return latency_report.tables(result).replace("### ", "#### ")
     key = "type" if result["sweep"] else "mode"
     found = [group for group in groups(result) if group[0][key] == which]
     if not found:

@@ -118,7 +118,7 @@ def test_every_line_has_its_message():
         "can't apply forward-mode",
         "Differentiation rule for",
         "No FFI handler",
-        "can't write",
+        "cannot write",
         "plot needs",
     )
     stale = [b for b in listed() if not b.startswith(others) and not any(begins(m, b) for m in messages())]

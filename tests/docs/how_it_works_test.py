@@ -3,7 +3,7 @@
 With the version of JAX that the page names, the output is the page's. With another, its landmarks are
 there: the primitives, the custom calls, and the shapes and flags that the text explains.
 
-    python tests/how_it_works_test.py    # writes the output into the page
+    PYTHONPATH=tests python tests/docs/how_it_works_test.py    # writes the output into the page
 """
 
 from __future__ import annotations
@@ -92,6 +92,6 @@ def write() -> None:
 
 
 if __name__ == "__main__":
-    import devices  # noqa: F401, eight of them
+    from support import devices  # noqa: F401, eight of them
 
     write()
