@@ -10,7 +10,6 @@ import pytest
 from mpmath import mp
 
 import jax_mps_neuron as jmn
-from conftest import x64
 from jax_mps_neuron import Neuron, nn
 from jax_mps_neuron import NeuronType as T
 from support.arrays import x64

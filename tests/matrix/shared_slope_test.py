@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import jax_mps_neuron as jmn
-from conftest import assert_close, draw
 from jax_mps_neuron.metal import Device
 from support import apple
 from support.arrays import assert_close, draw

@@ -30,7 +30,7 @@ import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron
 from jax_mps_neuron import NeuronType as T
 from jax_mps_neuron._lowering import native
-from support import apple, zoo
+from support import apple, formulas, zoo
 
 CHANNELS = 8
 
