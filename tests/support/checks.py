@@ -26,7 +26,7 @@ class Call(NamedTuple):
 
 
 def check_values_and_gradients(calls: Iterable[Call], lowering: str) -> None:
-    """Asserts that values and gradients are Apple's, for all calls in one program to compile faster."""
+    """Asserts that values and gradients are Apple's, for all calls in one program."""
     calls = list(calls)
 
     @jax.jit

@@ -1,7 +1,7 @@
 """A cache of compiled programs for one run of the tests, shared by all of its processes.
 
-Must be imported before JAX, which reads these variables once. Workers of pytest-xdist, and processes that
-tests start, inherit them from the first process, which removes the cache when it ends.
+Must be imported before JAX, which reads these variables once. The first process makes the cache and removes
+it at its end. pytest-xdist's workers and the processes that tests start inherit the variables.
 """
 
 from __future__ import annotations
