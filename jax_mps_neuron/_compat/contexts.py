@@ -1,8 +1,9 @@
 """Lowering contexts across JAX versions: the platform, devices, meshes and partitioning of a program.
 
 - A module context has `get_backend()` in newer versions, and `backend` in older ones.
-- `custom_partitioning` is experimental, so a later JAX may not have it. Newer versions take a rule for Shardy.
-- Since 0.5 the user may set an abstract mesh, and avals have shardings. Neither may reach an inner lowering.
+- `custom_partitioning` is experimental, so a later JAX may not have it. Newer versions take a rule for
+  Shardy.
+- Since 0.5 the user may set an abstract mesh, and avals have shardings. An inner lowering must see neither.
 """
 
 from __future__ import annotations
