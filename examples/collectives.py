@@ -1,4 +1,4 @@
-"""The collectives of a compiled program: what its devices send each other."""
+"""Finds the collectives in a compiled program: what its devices send each other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _INSTRUCTION = re.compile(
     rf"= (?P<type>.*?) (?P<kind>{_KINDS}|ragged-all-to-all)(?P<start>-start)?\((?P<operands>[^)]*)"
 )
 _SHAPE = re.compile(r"\b[a-z]+\d+\w*\[([\d,]*)\]")
-# The three ways in which XLA writes groups of devices: a list, an order of all devices cut into groups, and
-# the axes of a mesh.
+# XLA writes groups of devices in three ways: as lists, as an order of all devices that is cut into groups,
+# and as axes of a mesh.
 _LISTED = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
 _ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
 _CUT = re.compile(rf"replica_groups=\[([\d,]+)\]<={_ORDER}")
@@ -29,13 +29,13 @@ Groups = frozenset[frozenset[int]]
 
 
 class Collective(NamedTuple):
-    """One instruction.
+    """One collective instruction.
 
     Attributes:
-      kind: XLA's name of it, such as "all-reduce".
-      shapes: of the results on each device; XLA combines several of a kind into one.
-      axes: the mesh axes of more than one device that it goes over; None where its devices are not those
-        of axes, or are not listed by groups.
+      kind: XLA's name for it, such as "all-reduce".
+      shapes: the shapes of its results on each device. XLA combines several collectives of a kind into one.
+      axes: the mesh axes that it spans, without axes of size 1; None if its groups of devices do not
+        correspond to mesh axes.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Collective(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """Of its results on one device."""
+        """The number of elements of its results on one device."""
         return sum(map(math.prod, self.shapes))
 
 
@@ -52,23 +52,23 @@ def collectives(compiled: Any, mesh: jax.sharding.Mesh) -> list[Collective]:
     """The collectives of a program, in the order of its text.
 
     Args:
-      compiled: what ``jax.jit(f).lower(...).compile()`` gives for arrays on the devices of `mesh`.
-      mesh: names the axes.
+      compiled: the result of ``jax.jit(f).lower(...).compile()`` for arrays on the devices of `mesh`.
+      mesh: the mesh, which names the axes.
 
     Raises:
-      TypeError: `compiled` is no compiled program, or `mesh` no mesh.
+      TypeError: `compiled` is not a compiled program, or `mesh` is not a mesh.
     """
     if not callable(getattr(compiled, "as_text", None)):
-        raise TypeError(f"compiled is {compiled!r}; it may be what jax.jit(f).lower(...).compile() gives")
+        raise TypeError(f"compiled must be the result of jax.jit(f).lower(...).compile(), got {compiled!r}")
     if not isinstance(mesh, jax.sharding.Mesh):
-        raise TypeError(f"mesh is {mesh!r}; it may be a jax.sharding.Mesh")
+        raise TypeError(f"mesh must be a jax.sharding.Mesh, got {mesh!r}")
     groups = dict(_groups_of_axes(mesh))
     found = []
     for line in compiled.as_text().splitlines():
         if match := _INSTRUCTION.search(line):
             shapes = [_numbers(shape) for shape in _SHAPE.findall(match["type"])]
             operands = match["operands"].count("%")
-            # A start has its operands too, before the results; that of an all-reduce not always.
+            # The type of a start lists the operands before the results. An all-reduce may omit them.
             if match["start"] and (match["kind"] != "all-reduce" or len(shapes) == 2 * operands):
                 shapes = shapes[len(shapes) // 2 :]
             found.append(Collective(match["kind"], tuple(shapes), groups.get(_groups(line, mesh.size))))
@@ -84,7 +84,7 @@ def _partition(groups: Any) -> Groups:
 
 
 def _groups(line: str, size: int) -> Groups:
-    """The devices, by their place in the mesh, that an instruction puts together."""
+    """The groups of devices that communicate in an instruction, by their positions in the mesh."""
     if match := _CUT.search(line):
         return _partition(_order(match[2], match[3]).reshape(_numbers(match[1])))
     if match := _MESH.search(line):
@@ -100,19 +100,20 @@ def _groups(line: str, size: int) -> Groups:
 
 
 def _order(dimensions: str, permutation: str | None) -> np.ndarray:
-    """Devices 0, 1, ... in those dimensions, transposed."""
+    """Devices 0, 1, ... in these dimensions, transposed."""
     shape = _numbers(dimensions)
     return np.arange(math.prod(shape)).reshape(shape).transpose(_numbers(permutation or "") or None)
 
 
 def _along(devices: np.ndarray, together: Sequence[int]) -> Groups:
-    """The groups of the devices of a mesh that differ in these axes alone."""
+    """The groups of devices whose positions in a mesh differ only along these axes."""
     apart = [i for i in range(devices.ndim) if i not in together]
     size = math.prod(devices.shape[i] for i in together)
     return _partition(devices.transpose(*apart, *together).reshape(-1, size))
 
 
 def _groups_of_axes(mesh: jax.sharding.Mesh) -> Iterator[tuple[Groups, tuple[str, ...]]]:
+    """The groups of devices along each combination of axes, with the names of the axes."""
     sizes: tuple[int, ...] = mesh.devices.shape
     devices = np.arange(mesh.size).reshape(sizes)
     wide = [i for i, size in enumerate(sizes) if size > 1]

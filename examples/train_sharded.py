@@ -56,7 +56,8 @@ def mesh_argument(text: str) -> tuple[int, int]:
         possible = False
     if not possible:
         raise argparse.ArgumentTypeError(
-            f"{text!r}; it may be DATAxMODEL, such as 4x2, with a divisor of {BATCH} and one of {WIDTHS[1]}"
+            f"must be DATAxMODEL, such as 4x2, where DATA divides {BATCH} and MODEL divides {WIDTHS[1]}, "
+            f"got {text!r}"
         )
     return data, model
 
@@ -103,8 +104,8 @@ def train(mesh: Mesh, data: tuple[np.ndarray, ...], epochs: int) -> Run:
     for x, y in tqdm(batches(x_train, y_train, epochs), f"mesh {name}", steps, unit="step"):
         parameters, state, value = compiled(parameters, state, *put(x, y))
         if jax.default_backend() == "cpu":
-            # With several steps in flight and fewer cores than devices, XLA's collectives on the CPU can
-            # deadlock on every route, and end the process after a minute.
+            # With several steps in flight and fewer cores than devices, XLA's CPU collectives can deadlock,
+            # on every route. XLA then ends the process after a minute.
             value.block_until_ready()
         values.append(value)
     losses = np.asarray(jax.device_get(values))

@@ -1,1 +1,1 @@
-"""What differs between the supported versions of JAX, settled once. Knows nothing of neurons."""
+"""The differences between the supported versions of JAX, each in one place. Knows nothing of neurons."""

@@ -1,4 +1,9 @@
-"""Traced programs: tracing state, jaxprs and arrays."""
+"""Traced programs across JAX versions: the tracing state, jaxprs and arrays.
+
+- No version has a public test for whether JAX is tracing, nor a public way to make a weakly typed array.
+- `Array.committed` was private before 0.5.
+- A jaxpr's debug info must fit its arguments and results before 0.5.1.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from jax.interpreters import mlir
 __all__ = ["function_of", "is_committed", "is_staged", "weaken"]
 
 
-# No question about it is public in all versions, so an equation asks: outside of jit, it is evaluated.
+# Outside of a trace, binding a primitive evaluates it. Inside, the result is a tracer.
 _is_staged_p = Primitive("is_staged")
 _is_staged_p.def_impl(lambda: False)
 _is_staged_p.def_abstract_eval(lambda: ShapedArray((), np.dtype(bool)))
@@ -21,11 +26,10 @@ mlir.register_lowering(_is_staged_p, mlir.lower_fun(lambda: np.zeros((), bool), 
 
 
 def is_staged() -> bool:
-    """Whether what is called now becomes part of a program: in a function that jit, scan, ... trace."""
+    """Whether operations are being traced into a program, by jit, scan and the like."""
     return isinstance(_is_staged_p.bind(), jax.core.Tracer)
 
 
-# Nor is there a public way to a weakly typed array, as a Python number becomes.
 _weaken_p = Primitive("weaken")
 _weaken_p.def_abstract_eval(lambda x: x.update(weak_type=True))
 mlir.register_lowering(_weaken_p, lambda ctx, x: [x])
@@ -33,7 +37,7 @@ mlir.register_lowering(_weaken_p, lambda ctx, x: [x])
 
 @jax.jit
 def weaken(x: Any) -> Any:
-    """An array that promotes as the Python numbers of which it was computed do."""
+    """A weakly typed copy of an array, which promotes like a Python number."""
     return _weaken_p.bind(x)
 
 
@@ -43,9 +47,16 @@ def is_committed(array: jax.Array) -> bool:
 
 
 def function_of(equations: Any, inputs: Any, outputs: Any, constants: dict[Any, Any]) -> Any:
-    """A traceable function of equations: values of the input variables to a list of those of the outputs.
+    """A traceable function that evaluates equations.
 
-    `constants` holds values of variables that are neither inputs nor computed.
+    Args:
+      equations: the equations, in order.
+      inputs: the input variables.
+      outputs: the output atoms.
+      constants: the values of other variables that the equations may read.
+
+    Returns:
+      A function from the inputs' values to the list of the outputs' values.
     """
     equations = list(equations)
     atoms = [*(atom for equation in equations for atom in equation.invars), *outputs]
@@ -54,7 +65,7 @@ def function_of(equations: Any, inputs: Any, outputs: Any, constants: dict[Any, 
         for v in equation.outvars:
             closed.pop(v, None)
     empty = jax.make_jaxpr(lambda: ())().jaxpr
-    # Before 0.5.1 the names of arguments and results must be as many; later, replace drops them.
+    # Before 0.5.1 the debug info must have a name per argument and result. Later, replace drops it.
     names = {"debug_info": None} if jax.__version_info__ < (0, 5, 1) else {}
     jaxpr = empty.replace(
         invars=[*closed, *inputs],

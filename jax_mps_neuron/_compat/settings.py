@@ -1,4 +1,8 @@
-"""A process-wide setting that `jax.jit` knows of."""
+"""A process-wide setting that is part of `jax.jit`'s cache key.
+
+`jax.make_user_context` exists, with a global value, since 0.8. On older versions the setting clears JAX's
+caches when it changes.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,14 @@ T = TypeVar("T")
 
 
 class Setting(Generic[T]):
-    """A process-wide value that is part of jit's cache key: changing it retraces what depends on it."""
+    """A process-wide value. JAX retraces the functions that depend on it when it changes.
+
+    Args:
+      default: the initial value.
+    """
 
     def __init__(self, default: T):
-        # Before 0.8 there is no make_user_context, or it cannot be set; then all there is to do is forget.
+        # Before 0.8, make_user_context is missing or has no set_global.
         context = jax.make_user_context(default) if hasattr(jax, "make_user_context") else None
         self._context = context if hasattr(context, "set_global") else None
         self._value = default

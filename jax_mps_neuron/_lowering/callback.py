@@ -27,7 +27,9 @@ def emit(ctx: mlir.LoweringRuleContext, platform: str, signature: Signature, ope
     results = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in ctx.avals_out]
     dtype = results[0].dtype.name
     if dtype not in DTYPES:
-        raise TypeError(f"x must have dtype {' or '.join(DTYPES)} with lowering 'metal', got {dtype}")
+        raise TypeError(
+            f"x must have dtype float32, float16 or bfloat16 with lowering 'metal', got {dtype}"
+        )
     if reason := device.unavailable_reason():
         raise MetalError(f"lowering 'metal' does not run here. {reason}")
 

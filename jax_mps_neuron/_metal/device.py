@@ -157,7 +157,7 @@ class Device:
         """
         x = signature.named(operands).x
         if x.dtype.name not in DTYPES:
-            raise TypeError(f"x must have dtype {' or '.join(DTYPES)} on Metal, got {x.dtype}")
+            raise TypeError(f"x must have dtype float32, float16 or bfloat16 on Metal, got {x.dtype}")
         full = signature.full_shape(operands)
         batch, entry = full[: signature.batch_axes], full[signature.batch_axes :]
         shapes = [full] + [batch + entry[-1:]] * (len(signature.result_names) - 1)

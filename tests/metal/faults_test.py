@@ -1,7 +1,8 @@
-"""What can go wrong on an Apple GPU, on a module `Metal` whose GPU is the host (metal_fake/)."""
+"""Errors of an Apple GPU, on a module `Metal` whose GPU is the host (metal_fake/)."""
 
 from __future__ import annotations
 
+import platform
 import sys
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import NeuronType
+from jax_mps_neuron._core.signature import Signature
 from jax_mps_neuron._metal import pipelines
 from jax_mps_neuron._metal.device import unavailable_reason
 from jax_mps_neuron.metal import Device, Kernel, MetalError
@@ -17,9 +19,20 @@ from support import apple
 from support.arrays import assert_close, draw
 
 
-def test_without_metal(monkeypatch):
+@pytest.mark.parametrize(
+    ("system", "message"),
+    [
+        ("Linux", r"Metal is not available: it needs macOS with an Apple GPU, got Linux on \w+\.$"),
+        (
+            "Darwin",
+            r"Metal is not available: .*not installed.* run pip install '\.\[metal\]' in a checkout",
+        ),
+    ],
+)
+def test_without_metal(system, message, monkeypatch):
     monkeypatch.setitem(sys.modules, "Metal", None)
-    with pytest.raises(MetalError, match=r"needs macOS .* pip install '\.\[metal\]'; this is \w+ on"):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    with pytest.raises(MetalError, match=message):
         Device()
 
 
@@ -28,7 +41,7 @@ def test_without_a_gpu(fake_metal):
     with pytest.raises(MetalError, match="Metal finds no GPU"):
         Device()
     fake_metal.faults["newCommandQueue"] = "none"
-    with pytest.raises(MetalError, match="gives no command queue"):
+    with pytest.raises(MetalError, match="makes no command queue"):
         Device()
     fake_metal.faults["device"] = "none"
     assert "Metal finds no GPU" in unavailable_reason()
@@ -62,10 +75,10 @@ def test_a_compile_error_shows_the_log_and_the_line(fake_metal, monkeypatch):
             "broken",
             "the library of neuron_gradient_gelu_float_bias_bias_gradient has no function",
         ),
-        ("newPipeline", "broken", "gives no pipeline on .*: broken"),
-        ("newBuffer", "0", "has no memory for the result, 3600 bytes"),
-        ("newBuffer", "1", "has no memory for the partial sums, 48 bytes"),
-        ("newBuffer", "2", "has no memory for the sums, 24 bytes"),
+        ("newPipeline", "broken", "makes no pipeline of neuron_.*: broken"),
+        ("newBuffer", "0", r"has no memory for the result \(3600 bytes\)"),
+        ("newBuffer", "1", r"has no memory for the partial sums \(48 bytes\)"),
+        ("newBuffer", "2", r"has no memory for the sums \(24 bytes\)"),
         ("execution", "broken", "neuron_gradient_gelu_float_bias_bias_gradient failed on .*: broken"),
     ],
 )
@@ -96,25 +109,27 @@ def test_an_encoder_is_ended_whatever_happens(fake_metal, monkeypatch):
 
 def test_too_long_for_a_buffer(fake_metal, monkeypatch):
     monkeypatch.setattr(fake_metal._Device, "maxBufferLength", lambda self: 64)
-    with pytest.raises(MetalError, match=r"x has 68 bytes; on .* it may have 64"):
+    with pytest.raises(MetalError, match=r"x must have at most 64 bytes on .*, got 68"):
         Device().neuron(np.zeros(17, np.float32), jmn.Neuron.gelu())
 
 
 def test_arguments_are_checked_as_in_jax(fake_metal):
     device = Device()
     x = np.zeros((3, 4), np.float32)
-    with pytest.raises(ValueError, match=r"bias has shape \(3,\), but x has 4 channels"):
+    with pytest.raises(ValueError, match=r"bias must have shape \(4,\) to match x's channels, got \(3,\)"):
         device.neuron(x, jmn.Neuron.gelu(), np.zeros(3))
-    with pytest.raises(TypeError, match=r"x is \[\[1.0\]\]; it may be an array"):
+    with pytest.raises(TypeError, match=r"x must be an array or a number, got \[\[1.0\]\]"):
         device.neuron([[1.0]], jmn.Neuron.gelu())
-    with pytest.raises(TypeError, match=r"gradient is \[1.0\]; it may be an array"):
+    with pytest.raises(TypeError, match=r"gradient must be an array or a number, got \[1.0\]"):
         device.neuron_gradient([1.0], x, jmn.Neuron.gelu())
-    with pytest.raises(TypeError, match="x has dtype int32"):
+    with pytest.raises(TypeError, match=r"x must have dtype .*, got int32"):
         device.neuron(np.zeros(3, np.int32), jmn.Neuron.gelu())
-    with pytest.raises(ValueError, match=r"gradient has shape \(4,\); it may be x's, \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"gradient must have x's shape \(3, 4\), got \(4,\)"):
         device.neuron_gradient(x[0], x, jmn.Neuron.gelu())
-    with pytest.raises(TypeError, match="x has dtype float64; on Metal it may be one of float32"):
-        device.execute("neuron", [np.zeros(3), np.zeros(4)], kind=NeuronType.GELU)
+    with pytest.raises(
+        TypeError, match="x must have dtype float32, float16 or bfloat16 on Metal, got float64"
+    ):
+        device.execute(Signature(NeuronType.GELU, forward=True), [np.zeros(3), np.zeros(4)])
 
 
 def test_a_failing_launch_under_metal_jit(fake_metal):

@@ -42,20 +42,20 @@ def test_every_instantiation_is_of_a_template():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rows": 0}, "rows is 0; it may be an integer of at least 1"),
-        ({"matrices": -1}, "matrices is -1"),
-        ({"channels": 2.5}, "channels is 2.5"),
-        ({"shared": ("alpha",)}, r"shared is \('alpha',\); it may be a tuple of 'gradient', 'x'"),
-        ({"shared": "bias"}, "shared is 'bias'"),
-        ({"shared": ({},)}, r"shared is \({},\)"),
-        ({"rows": True}, "rows is True; it may be an integer"),
-        ({"matrices": 2**32}, r"fewer than 2\^32 threadgroups along an axis"),
-        ({"rows": 2**50}, r"rows is 1125899906842624 .* and this has 1125899906842624 and"),
-        ({"rows": 2**32, "channels": 2**32}, r"up to 2\^63 elements"),
+        ({"rows": 0}, "rows must be an integer of at least 1, got 0"),
+        ({"batch": -1}, "batch must be an integer of at least 1, got -1"),
+        ({"channels": 2.5}, "channels must be an integer of at least 1, got 2.5"),
+        ({"shared": ("alpha",)}, r"shared must be a tuple of 'gradient', 'x', .*, got \('alpha',\)"),
+        ({"shared": "bias"}, "shared must be a tuple of .*, got 'bias'"),
+        ({"shared": ({},)}, r"shared must be a tuple of .*, got \({},\)"),
+        ({"rows": True}, "rows must be an integer of at least 1, got True"),
+        ({"batch": 2**32}, r"2\^32 - 1 threadgroups along an axis, got \(4294967296, 1, 1\)"),
+        ({"rows": 2**50}, r"got \(1, 1125899906842624, 1\): 1125899906842624 elements and"),
+        ({"rows": 2**32, "channels": 2**32}, r"at most 2\^63 elements"),
     ],
 )
 def test_launches_that_there_are_not(arguments, message):
-    sizes = {"matrices": 1, "rows": 1, "channels": 1, **arguments}
+    sizes = {"batch": 1, "rows": 1, "channels": 1, **arguments}
     with pytest.raises(ValueError, match=message):
         metal.launch_for(metal.Kernel(jmn.NeuronType.GELU), **sizes)
 
@@ -89,15 +89,21 @@ def test_launch():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"type": 15}, "type is 15; it may be a NeuronType"),
-        ({"type": "gelu"}, "type is 'gelu'; it may be a NeuronType"),
-        ({"dtype": np.dtype("float32")}, r"dtype is dtype\('float32'\); it may be one of 'float32'"),
-        ({"dtype": "float64"}, "dtype is 'float64'; it may be one of 'float32', 'float16', 'bfloat16'"),
-        ({"bias_gradient": True}, "bias_gradient is True without a bias"),
-        ({"slope_gradient": True}, "slope_gradient is True for GELU; only PRELU has slopes"),
-        ({"forward": True, "bias": True, "bias_gradient": True}, "the forward kernel has none"),
-        ({"from_y": True}, "from_y is True for GELU; it may be for the gradient of SIGMOID, TANH, EXP"),
-        ({"type": jmn.NeuronType.TANH, "forward": True, "from_y": True}, "True for the forward kernel"),
+        ({"type": 15}, "type must be a NeuronType, got 15"),
+        ({"type": "gelu"}, "type must be a NeuronType, got 'gelu'"),
+        ({"dtype": np.dtype("float32")}, r"dtype must be one of 'float32', .*, got dtype\('float32'\)"),
+        ({"dtype": "float64"}, "dtype must be one of 'float32', 'float16', 'bfloat16', got 'float64'"),
+        ({"bias_gradient": True}, "bias_gradient must be False without a bias, got True"),
+        ({"slope_gradient": True}, "slope_gradient must be False for GELU, got True"),
+        (
+            {"forward": True, "bias": True, "bias_gradient": True},
+            "bias_gradient must be False for a forward kernel, got True",
+        ),
+        ({"from_y": True}, "from_y must be False for GELU, got True. It works with SIGMOID, TANH, EXP"),
+        (
+            {"type": jmn.NeuronType.TANH, "forward": True, "from_y": True},
+            "from_y must be False for a forward kernel, got True",
+        ),
     ],
 )
 def test_kernels_that_there_are_not(arguments, message):
@@ -106,5 +112,5 @@ def test_kernels_that_there_are_not(arguments, message):
 
 
 def test_source_of_what_is_no_kernel():
-    with pytest.raises(TypeError, match=r"kernel is 'gelu'; it may be a jax_mps_neuron\.metal\.Kernel"):
+    with pytest.raises(TypeError, match=r"kernel must be a jax_mps_neuron\.metal\.Kernel, got 'gelu'"):
         metal.source("gelu")

@@ -147,7 +147,7 @@ def test_doctor_has_the_same_line(name, use, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "_self_test", lambda kind: "")  # which compiles for long
     with pytest.warns(UserWarning, match="'auto' stays inline"):
         metal.register_targets("METAL", HANDLERS)
-    assert doctor.run(argparse.Namespace()) == 0
+    assert doctor.run(argparse.Namespace(verbose=False)) == 0
     lines = capsys.readouterr().out.splitlines()
     (taken,) = (line for line in lines if line.startswith("METAL  "))
     assert taken.split(maxsplit=2)[1:] == ["inline", plugin.unavailable_reason("METAL")]

@@ -43,8 +43,8 @@ def test_losses_are_those_of_one_device(native_library):
 @pytest.mark.parametrize(
     ("mesh", "message"),
     [
-        ("3x1", "'3x1'; it may be DATAxMODEL"),
-        ("4", "'4'; it may be"),
+        ("3x1", "must be DATAxMODEL, such as 4x2"),
+        ("4", "got '4'"),
         ("64x1", "--mesh is 64x1, but there are 8"),
     ],
 )

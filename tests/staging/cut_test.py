@@ -87,7 +87,9 @@ def test_control_flow_stays_inline_and_says_so_once(lowering, launches):
         assert_same(staged, X, launched=(launches, {"neuron": 1}), like=plain)
         staged(X[:3])
     said = [str(w.message) for w in caught if "metal.jit" in str(w.message)]
-    expected = "metal.jit(<lambda>): neuron calls inside of scan, while, cond or the like run inline"
+    expected = (
+        "metal.jit(<lambda>): neuron calls inside scan, while, cond and similar operations run inline"
+    )
     assert said == ([] if lowering == "inline" else [expected])
     assert caught == [] or caught[0].filename == __file__
     # Nothing is left that a plugin without custom calls would refuse.
@@ -133,17 +135,17 @@ def test_dead_kernels_do_not_run(launches):
     staged = jmn.metal.jit(function)
     assert_same(staged, X, launched=(launches, {"neuron_gradient": 1}))
     (call,) = next(s for s in cut(staged.trace(X).jaxpr).stages if s.is_kernel).equations
-    assert call.params["bias_gradient"]
-    assert not call.params["slope_gradient"]
+    assert call.params["signature"].bias_gradient
+    assert not call.params["signature"].slope_gradient
 
 
 def test_intermediates_are_let_go(launches, monkeypatch):
     """While a chain of layers runs, no more activations live than one layer needs."""
     execute, alive = device.execute, []
 
-    def watched(name, operands, **params):
+    def watched(signature, operands):
         alive.append(sum(a.shape == (512, 4) for a in jax.live_arrays()))
-        return execute(name, operands, **params)
+        return execute(signature, operands)
 
     monkeypatch.setattr(device, "execute", watched)
 

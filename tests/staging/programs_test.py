@@ -208,7 +208,7 @@ def looped(x, n=2):
 )
 def test_functions_without_a_name(function, name, launches):
     """Which the warning about loops would name."""
-    with pytest.warns(UserWarning, match=rf"metal\.jit\(.*{name}.*\): neuron calls inside of scan"):
+    with pytest.warns(UserWarning, match=rf"metal\.jit\(.*{name}.*\): neuron calls inside scan"):
         assert_same(jmn.metal.jit(function), X)
 
 
