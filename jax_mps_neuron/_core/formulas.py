@@ -152,11 +152,13 @@ _COARSE_DERIVATIVES: dict[NeuronType, Callable[[Array, Array, Array, Array], Arr
 }
 
 
-def derivative(kind: NeuronType, z: Array, a: Array, b: Array, c: Array, *, coarse: bool = False) -> Array:
+def derivative(
+    neuron_type: NeuronType, z: Array, a: Array, b: Array, c: Array, *, coarse: bool = False
+) -> Array:
     """f'(z), in the shape of z. `coarse`: to 2^-16 and not differentiable, for 16-bit results on GPUs."""
-    formula = _FORMULAS[kind].derivative
+    formula = _FORMULAS[neuron_type].derivative
     if coarse:
-        formula = _COARSE_DERIVATIVES.get(kind, formula)
+        formula = _COARSE_DERIVATIVES.get(neuron_type, formula)
     return jnp.broadcast_to(formula(z, a, b, c), z.shape)
 
 
@@ -173,21 +175,23 @@ _OF_VALUE: dict[NeuronType, Callable[[Array, Array, Array, Array], Array]] = {
 }
 
 
-def derivative_of_value(kind: NeuronType, y: Array, a: Array, b: Array, c: Array) -> Array:
+def derivative_of_value(neuron_type: NeuronType, y: Array, a: Array, b: Array, c: Array) -> Array:
     """f'(z) from y = f(z), in the shape of y, for the types in `descriptor.FROM_Y`."""
-    return jnp.broadcast_to(_OF_VALUE[kind](y, a, b, c), y.shape)
+    return jnp.broadcast_to(_OF_VALUE[neuron_type](y, a, b, c), y.shape)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def value(kind: NeuronType, z: Array, a: Array, b: Array, c: Array) -> Array:
+def value(neuron_type: NeuronType, z: Array, a: Array, b: Array, c: Array) -> Array:
     """f(z), in the shape of z. Its derivative with respect to z is `derivative`, kinks included."""
-    return _FORMULAS[kind].value(z, a, b, c)
+    return _FORMULAS[neuron_type].value(z, a, b, c)
 
 
-def _value_jvp(kind: NeuronType, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Any]:
+def _value_jvp(
+    neuron_type: NeuronType, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Array, Any]:
     z, *parameters = primals
     dz, *rest = tangents
-    tangent = None if isinstance(dz, SymbolicZero) else derivative(kind, z, *parameters) * dz
+    tangent = None if isinstance(dz, SymbolicZero) else derivative(neuron_type, z, *parameters) * dz
     moving = [i for i, t in enumerate(rest) if not isinstance(t, SymbolicZero)]
     if moving:
 
@@ -195,11 +199,11 @@ def _value_jvp(kind: NeuronType, primals: tuple[Any, ...], tangents: tuple[Any, 
             at = list(parameters)
             for i, v in zip(moving, values, strict=True):
                 at[i] = v
-            return _FORMULAS[kind].value(z, *at)
+            return _FORMULAS[neuron_type].value(z, *at)
 
         _, of_parameters = jax.jvp(of_moving, [parameters[i] for i in moving], [rest[i] for i in moving])
         tangent = of_parameters if tangent is None else tangent + of_parameters
-    primal = value(kind, *primals)
+    primal = value(neuron_type, *primals)
     return primal, jnp.zeros_like(primal) if tangent is None else tangent
 
 

@@ -199,7 +199,7 @@ def _wanted(perturbed: _Perturbed) -> dict[str, bool]:
 
 
 def _wanted_scalars(static: _Static, perturbed: _Perturbed) -> list[str]:
-    """The scalars that are differentiated, of those that the type uses."""
+    """The differentiated scalars, without those that the type does not use."""
     wanted = _wanted(perturbed)
     return [name for name in used_scalars(static.neuron_type) if wanted[name]]
 
