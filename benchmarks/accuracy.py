@@ -1,12 +1,12 @@
-"""Measures how accurate f and f' of every neuron are, in ULP of the result's dtype, on each route.
+"""Measures the errors of f and f' of every neuron on each route, in ULP of the result's dtype.
 
     python benchmarks/accuracy.py [--neuron NAME ...] [--dtype DTYPE ...] [--route ROUTE ...]
                                   [--points N] [--aarch64] [--worst] [--json FILE] [--docs FILE]
 
-Every number of float16 and bfloat16, and N numbers over the whole range of float32, against float64 from
-Apple's table; tests/ulps.py says how errors are measured. Routes are "plain" (the formula as one writes it
-in jax.numpy, and XLA's autodiff of it), "inline", and the instruction sets of the CPU kernels; --aarch64
-adds those of aarch64, cross-compiled and run by qemu.
+The inputs are every number of float16 and bfloat16, and N numbers over the whole range of float32. The
+expected values are those of Apple's table in float64; tests/support/ulps.py defines the error. The routes
+are "plain" (the usual jax.numpy formula, and XLA's autodiff of it), "inline", and the instruction sets of
+the CPU kernels. --aarch64 adds those of aarch64, cross-compiled and run by qemu.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from support import ulps  # noqa: E402
 from support.cpu_kernels import build  # noqa: E402
 
 FUNCTIONS = ("f", "f'")
-# What follows this line of a page is written by --docs.
+# --docs replaces what follows this line of a page.
 MARK = "<!-- written by benchmarks/accuracy.py -->"
 
 
@@ -45,7 +45,7 @@ def cell(figures: dict) -> str:
 
 
 def table(by_neuron: dict) -> str:
-    """Markdown: a row for each neuron and function, a column for each route, maximum / mean."""
+    """A table in Markdown: a row per neuron and function, a column per route, cells of maximum / mean."""
     routes = list(next(iter(by_neuron.values()))["f"])
     lines = [f"| neuron | of | {' | '.join(routes)} |", "| --- " * (len(routes) + 2) + "|"]
     for name, by_function in by_neuron.items():
@@ -65,7 +65,7 @@ def print_worst(results: dict) -> None:
 
 
 def aarch64_kernels(folder: Path) -> dict[str, build.Kernels]:
-    """aarch64's kernels by the names of their routes."""
+    """aarch64's kernels: route to kernels."""
     if problem := build.problem(build.AARCH64):
         raise SystemExit(f"--aarch64: {problem}")
     build.build(folder, build.AARCH64)
@@ -78,18 +78,26 @@ def main() -> None:
     parser.add_argument("--neuron", nargs="+", choices=list(ulps.NEURONS), default=list(ulps.NEURONS))
     parser.add_argument("--dtype", nargs="+", choices=ulps.DTYPES, default=ulps.DTYPES)
     parser.add_argument("--route", nargs="+", choices=ulps.routes(), default=ulps.routes())
-    parser.add_argument("--points", type=int, default=1_000_000, metavar="N", help="of float32")
-    parser.add_argument("--aarch64", action="store_true", help="also aarch64's kernels, by qemu")
+    parser.add_argument(
+        "--points",
+        type=int,
+        default=1_000_000,
+        metavar="N",
+        help="numbers of float32 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--aarch64", action="store_true", help="also measure the kernels of aarch64, by qemu"
+    )
     parser.add_argument("--worst", action="store_true", help="also print where each maximum is")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--docs", type=Path, metavar="FILE", help="a page whose tables to replace")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the errors to a file")
+    parser.add_argument("--docs", type=Path, metavar="FILE", help="replace the tables of this page")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         others = aarch64_kernels(Path(folder)) if arguments.aarch64 else {}
 
         def measure(name: str, dtype: str, function: str) -> dict:
-            """The figures of each route, as dicts."""
+            """The errors of each route."""
             also: dict[str, Callable[..., np.ndarray]] = {
                 route: partial(build.values, kernels) for route, kernels in others.items()
             }
@@ -112,7 +120,7 @@ def main() -> None:
         arguments.docs.write_text(f"{before}{MARK}\n\n{text}\n")
     if arguments.json:
         about = {"jax": jax.__version__, "machine": platform.machine(), "points": arguments.points}
-        # One line a neuron and function.
+        # One line per neuron and function.
         rows = [
             f"{json.dumps(f'{dtype} {name} {f}')}: {json.dumps(by_route)}"
             for dtype, by_neuron in results.items()

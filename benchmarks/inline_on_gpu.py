@@ -1,15 +1,14 @@
-"""Measures the inline route on a GPU: how near to the memory's speed XLA's code for our formulas comes, and
-how exact it is.
+"""Measures the speed and the accuracy of the inline route on a GPU.
 
     python benchmarks/inline_on_gpu.py [--shape ROWSxCHANNELS] [--types TYPE ...] [--json FILE]
 
-For each type and dtype, as fractions of the speed of x * g, which reads two such arrays and writes one:
-the data gradient (dx); data and bias gradient (dx + dbias, and PReLU's slope gradient); the same with the
-parameters and alpha as arguments of the compiled function; and XLA's autodiff of the plain formula for
-both. Programs and floor take turns.
+Speeds are fractions of the speed of x * g, which reads two arrays and writes one. For each neuron type and
+dtype, the script measures the data gradient (dx); data and bias gradient, with PReLU's slope gradient
+(dx + dbias); the same with alpha and the parameters as arguments of the compiled function; and XLA's
+autodiff of the plain formula for both. Programs and floor take turns.
 
-Then the errors of dx, ours and the plain formula's, against Apple's table in float64, in units of the
-last place: over all finite values of the 16-bit dtypes, and every 2039th float32. Needs SciPy.
+Errors are those of dx, ours and the plain formula's, against Apple's table in float64. They are in units in
+the last place, over all finite values of the 16-bit dtypes and every 2039th float32. Needs SciPy.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ FLOOR = "x * g"
 
 
 def seconds(function: Callable, *arrays: jax.Array) -> float:
-    """A call, of CALLS that follow each other."""
+    """The time per call of CALLS consecutive calls."""
     start = time.perf_counter()
     for _ in range(CALLS):
         result = function(*arrays)
@@ -48,7 +47,7 @@ def seconds(function: Callable, *arrays: jax.Array) -> float:
 
 
 def programs(neuron: jmn.Neuron) -> dict[str, Callable]:
-    """Programs of the gradient, x, the bias, alpha, and the neuron with parameters as arrays."""
+    """Name to program of (g, x, bias, alpha, the neuron with arrays as parameters)."""
 
     def dx(g, x, bias, *_):
         return jmn.neuron_gradient(g, x, neuron, lowering="inline").data
@@ -78,8 +77,8 @@ def programs(neuron: jmn.Neuron) -> dict[str, Callable]:
     }
 
 
-def speeds(kinds: list[jmn.NeuronType], shape: tuple[int, int], dtype: str) -> dict[str, dict[str, float]]:
-    """type -> program -> fraction of the speed of x * g."""
+def speeds(types: list[jmn.NeuronType], shape: tuple[int, int], dtype: str) -> dict[str, dict[str, float]]:
+    """Neuron type to program to fraction of the speed of x * g."""
     keys = jax.random.split(jax.random.key(0), 2)
     g, x = (jax.random.normal(key, shape).astype(dtype) for key in keys)
     bias = jnp.full(shape[1], 0.1, dtype)
@@ -90,9 +89,9 @@ def speeds(kinds: list[jmn.NeuronType], shape: tuple[int, int], dtype: str) -> d
         arrays = (g, x, bias, alpha, traced)
         return name, jax.jit(program, keep_unused=True).lower(*arrays).compile(), arrays
 
-    neurons = {kind: neuron_for(kind, shape[1]) for kind in kinds}
+    neurons = [neuron_for(neuron_type, shape[1]) for neuron_type in types]
     jobs = [(FLOOR, lambda g, x, *_: x * g, jmn.Neuron.none())]
-    jobs += [(name, f, n) for n in neurons.values() for name, f in programs(n).items()]
+    jobs += [(name, f, n) for n in neurons for name, f in programs(n).items()]
     with ThreadPoolExecutor() as pool:
         (_, floor, some), *rest = pool.map(compiled, jobs)
     rows: dict[str, dict[str, float]] = {}
@@ -106,20 +105,20 @@ def speeds(kinds: list[jmn.NeuronType], shape: tuple[int, int], dtype: str) -> d
 
 
 def sweep(dtype: str) -> np.ndarray:
+    """All finite values of a 16-bit dtype, or every 2039th of float32."""
     bits = np.arange(0, 2**32, 2039, np.uint32) if dtype == "float32" else np.arange(2**16, dtype=np.uint16)
     values = bits.view(jnp.dtype(dtype))
     return values[np.isfinite(values.astype(np.float32))]
 
 
-def errors(kind: jmn.NeuronType, dtype: str) -> dict[str, list[float]]:
-    """Maximum and mean error of dx, in units of the last place, where the exact f' is a normal number."""
+def errors(neuron_type: jmn.NeuronType, dtype: str) -> dict[str, list[float]]:
+    """Maximum and mean error of dx in units in the last place, where the exact f' is a normal number."""
     x = sweep(dtype)
-    neuron = neuron_for(kind, 1)
-    a = neuron.a[0] if kind is jmn.NeuronType.PRELU else neuron.a
-    parameters = [np.float64(np.float32(0 if p is None else p)) for p in (a, neuron.b, neuron.c)]
-    exact = apple.df(kind, x.astype(np.float64), *parameters)
+    neuron = neuron_for(neuron_type, 1)
+    used = [np.float64(np.float32(np.ravel(p)[0])) for p in jax.tree.leaves(neuron)]
+    a, b, c = (used + [None] * 3)[:3]
+    exact = apple.df(neuron_type, x.astype(np.float64), a, b, c)
     limits = jnp.finfo(dtype)
-    # A type without rounding at its kinks has the one or the other branch's slope there.
     normal = np.isfinite(exact) & (abs(exact) >= float(limits.tiny)) & (abs(exact) <= float(limits.max))
     unit = np.exp2(np.floor(np.log2(np.abs(exact[normal]))) - limits.nmant)
     result = {}
@@ -128,7 +127,7 @@ def errors(kind: jmn.NeuronType, dtype: str) -> dict[str, list[float]]:
         column = jnp.asarray(x)[:, None]
         dx = jax.jit(all_programs[name])(jnp.ones_like(column), column, jnp.zeros(1, dtype))[:, 0]
         error = np.abs(np.asarray(dx, np.float64)[normal] - exact[normal]) / unit
-        # A plain formula that gives NaN or infinity where f' is a number is off by as much as can be.
+        # NaN or infinity where f' is finite counts as the largest error.
         error = np.where(np.isfinite(error), error, 2.0**limits.nmant)
         result[who] = [float(f"{v:.4g}") for v in (error.max(), error.mean())]
     return result
@@ -136,13 +135,24 @@ def errors(kind: jmn.NeuronType, dtype: str) -> dict[str, list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", type=shape_argument, default=(65536, 4096), metavar="ROWSxCHANNELS")
     parser.add_argument(
-        "--types", type=type_argument, nargs="+", default=list(jmn.NeuronType), metavar="TYPE"
+        "--shape",
+        type=shape_argument,
+        default=(65536, 4096),
+        metavar="ROWSxCHANNELS",
+        help="the shape of x (default: 65536x4096)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--types",
+        type=type_argument,
+        nargs="+",
+        default=list(jmn.NeuronType),
+        metavar="TYPE",
+        help="neuron types (default: all)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to a file")
     arguments = parser.parse_args()
-    kinds, device = arguments.types, jax.devices()[0]
+    types, device = arguments.types, jax.devices()[0]
     result: dict[str, Any] = {
         "device": device.device_kind,
         "jax": jax.__version__,
@@ -154,10 +164,10 @@ def main() -> None:
     }
     print(f"{device.device_kind}, jax {jax.__version__}, {list(arguments.shape)}")
     for dtype in ("float32", "float16", "bfloat16"):
-        rows = result["fraction of x * g"][dtype] = speeds(kinds, arguments.shape, dtype)
+        rows = result["fraction of x * g"][dtype] = speeds(types, arguments.shape, dtype)
         with ThreadPoolExecutor() as pool:
-            of_kinds = pool.map(errors, kinds, [dtype] * len(kinds))
-        exact = {kind.name.lower(): e for kind, e in zip(kinds, of_kinds, strict=True)}
+            found = [*pool.map(errors, types, [dtype] * len(types))]
+        exact = {neuron_type.name.lower(): e for neuron_type, e in zip(types, found, strict=True)}
         result["maximum and mean error of dx, ULP"][dtype] = exact
         for name, row in rows.items():
             print(f"{dtype:9} {name:13}", *row.values(), exact[name], flush=True)

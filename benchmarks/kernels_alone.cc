@@ -1,4 +1,4 @@
-// Times the CPU kernels on strips that stay in the caches, one thread, without JAX; see kernels_alone.py.
+// Times the CPU kernels on one thread, on strips that stay in the caches, without JAX. See kernels_alone.py.
 
 #include <chrono>
 #include <cstdint>
@@ -15,7 +15,7 @@ using namespace jax_mps_neuron;
 constexpr int64_t kRows = 8, kWidth = 1024;
 constexpr int kRepeats = 40, kTurns = 30;
 
-// kRows x kWidth normal numbers; float16 and bfloat16 by their leading bits.
+// kRows x kWidth normal random numbers. float16 and bfloat16 are truncated.
 std::vector<char> numbers(Storage storage, int seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
@@ -34,7 +34,7 @@ std::vector<char> numbers(Storage storage, int seed) {
   return bytes;
 }
 
-// The least time of an element, in nanoseconds.
+// The shortest time per element, in nanoseconds.
 double time_of(void (*kernel)(const Strip&), const Strip& strip) {
   double best = 1e9;
   for (int turn = 0; turn < kTurns; ++turn) {
@@ -48,7 +48,7 @@ double time_of(void (*kernel)(const Strip&), const Strip& strip) {
 
 }  // namespace
 
-// Reads type, a, b, c by line; prints forward and gradient of float32, float16 and bfloat16.
+// Reads lines of type, a, b, c. Prints the times of forward and gradient in float32, float16 and bfloat16.
 int main() {
   int type;
   float scalars[4] = {1};

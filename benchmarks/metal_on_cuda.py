@@ -1,6 +1,6 @@
-"""Runs the shipped Metal source on an NVIDIA GPU: is it right there, and how close to the memory's speed?
+"""Checks the shipped Metal source on an NVIDIA GPU, and measures its bandwidth.
 
-    python benchmarks/metal_on_cuda.py [--check-only] [--json FILE]
+    python benchmarks/metal_on_cuda.py [--check-only] [--compile-only] [--arch ARCH] [--json FILE]
 
 Every kernel of every type and dtype is compared with float64 on ragged shapes. Then the gradient kernels
 (data and bias gradient in one pass, and the sum of the partials) are timed on [65536, 4096], in turns
@@ -17,9 +17,10 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # JAX draws numbers here, and nothing else
+os.environ["JAX_PLATFORMS"] = "cpu"  # JAX only supplies dtypes and the CPU reference
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
@@ -34,7 +35,7 @@ from support.metal_host.build import kernels_of  # noqa: E402
 
 ROWS, CHANNELS = 65536, 4096
 
-# Two reads and a write, four elements a thread and step, as the kernels' flat path does it.
+# Two reads and a write of four elements per thread and step, like the flat path of the kernels.
 FLOOR = """
 extern "C" __global__ void floor_{t}(::shim::Buffers b) {{
   const metal::vec<{t}, 4>* x = static_cast<const metal::vec<{t}, 4>*>(b.pointers[0]);
@@ -53,14 +54,15 @@ extern "C" __global__ void floor_{t}(::shim::Buffers b) {{
 }}
 """
 STEPS = 4
-# Flat arrays with a ragged end in the first step and beyond, and more strips than are read at once.
+# Flat arrays that end within the first step or a later one, and more strips than one pass reads.
 EXTRA_SHAPES = [(1, 1, 3 * 16384 + 4), (1, 1, 2055), (1, 1, 14343), (1, 129 * 128, 2)]
 
 
 def compile_all(folder: Path, arch: str) -> dict[str, Path]:
+    """Compiles every kernel and the floor: dtype to cubin."""
     cubins = {}
     for dtype, name in DTYPES.items():
-        text = metal.source(*(k for kind in NeuronType for k in kernels_of(kind, dtype)))
+        text = metal.source(*(k for neuron_type in NeuronType for k in kernels_of(neuron_type, dtype)))
         cubins[dtype] = launcher.compile_kernels(
             text + FLOOR.format(t=name, steps=STEPS), folder, dtype, arch
         )
@@ -68,6 +70,7 @@ def compile_all(folder: Path, arch: str) -> dict[str, Path]:
 
 
 def check(driver: launcher.Driver, cubins: dict[str, Path]) -> int:
+    """Compares every neuron and shape with float64. Returns the number of cases."""
     count = 0
     for dtype, cubin in cubins.items():
         gpu = launcher.Gpu(driver, cubin)
@@ -76,12 +79,12 @@ def check(driver: launcher.Driver, cubins: dict[str, Path]) -> int:
             for shape in shapes:
                 metal_kernels.check(gpu, zoo.neurons(shape[-1])[name], dtype, shape)
                 count += 1
-        print(f"{dtype}: right on {len(zoo.NAMES)} neurons x {len(shapes)} shapes", flush=True)
+        print(f"{dtype}: correct on {len(zoo.NAMES)} neurons x {len(shapes)} shapes", flush=True)
     return count
 
 
 def check_huge(driver: launcher.Driver, cubin: Path) -> int:
-    """A bfloat16 gradient of more than 2^31 elements, its bias gradient included."""
+    """Checks a bfloat16 gradient of more than 2^31 elements, with its bias gradient."""
     rows, channels = 2**20 + 3, 2048
     kernel = metal.Kernel(NeuronType.LINEAR, "bfloat16", bias=True, bias_gradient=True)
     launch = metal.launch_for(kernel, 1, rows, channels)
@@ -110,12 +113,12 @@ def check_huge(driver: launcher.Driver, cubin: Path) -> int:
     assert (total == 3.0 * rows).all(), total
     for pointer in (*arrays, scalars, bias, partials, sums, constants):
         driver.call("cuMemFree_v2", pointer)
-    print(f"bfloat16: right on {rows * channels} elements", flush=True)
+    print(f"bfloat16: correct on {rows * channels} elements", flush=True)
     return rows * channels
 
 
 def timed(driver: launcher.Driver, run, repeats: int = 10) -> float:
-    """Milliseconds a call, from the GPU's own clock."""
+    """Milliseconds per call by the GPU's clock."""
     begin, end = ctypes.c_void_p(), ctypes.c_void_p()
     for event in (begin, end):
         driver.call("cuEventCreate", ctypes.byref(event), 0)
@@ -134,73 +137,34 @@ def timed(driver: launcher.Driver, run, repeats: int = 10) -> float:
     return milliseconds.value / repeats
 
 
+def numbers(dtype: str) -> np.ndarray:
+    """Random numbers of shape [ROWS, CHANNELS], the 16-bit dtypes as their bits."""
+    block = np.random.default_rng(0).standard_normal((1024, CHANNELS), np.float32)
+    if dtype == "float16":
+        block = block.astype(np.float16).view(np.uint16)
+    elif dtype == "bfloat16":
+        block = (block.view(np.uint32) >> 16).astype(np.uint16)
+    return np.tile(block, (ROWS // 1024, 1))
+
+
 def bandwidth(driver: launcher.Driver, cubins: dict[str, Path]) -> dict[str, dict[str, float]]:
     """Each type's bandwidth as a fraction of the floor's, by dtype."""
     fractions: dict[str, dict[str, float]] = {}
-    random = np.random.default_rng(0)
     for dtype, cubin in cubins.items():
-        one = random.standard_normal((1024, CHANNELS), np.float32)
-        half = (
-            one.astype(np.float16).view(np.uint16)
-            if dtype == "float16"
-            else (one.view(np.uint32) >> 16).astype(np.uint16)
-        )
-        block = one if dtype == "float32" else half
-        filled = np.tile(block, (ROWS // 1024, 1))
+        filled = numbers(dtype)
         x, g = driver.upload(filled), driver.upload(filled)
         y = driver.allocate(filled.nbytes)
+        vector = driver.upload(np.linspace(0.05, 0.35, CHANNELS, dtype=np.float32))
         module = driver.module(cubin)
         floor = driver.function(module, f"floor_{DTYPES[dtype]}")
         groups = filled.size // (4 * STEPS * 256)
-
-        def run_floor(floor=floor, x=x, g=g, y=y, groups=groups):
-            driver.launch(floor, [x.value, g.value, y.value], (groups, 1, 1), (256, 1, 1))
-
-        vector = driver.upload(np.linspace(0.05, 0.35, CHANNELS, dtype=np.float32))
-        rows = {}
-        for kind in NeuronType:
-            kernel = metal.Kernel(
-                kind, dtype, bias=True, bias_gradient=True, slope_gradient=kind is NeuronType.PRELU
-            )
-            launch = metal.launch_for(kernel, 1, ROWS, CHANNELS)
-            neuron = neuron_for(kind, CHANNELS)
-            a = None if kind is NeuronType.PRELU else neuron.a
-            parameters = [0.0 if p is None else p for p in (a, neuron.b, neuron.c)]
-            scalars = driver.upload(np.float32([1.0, *parameters]))
-            partials = [driver.allocate(4 * launch.partials) for _ in range(2)]
-            sums = [driver.allocate(4 * CHANNELS) for _ in range(2)]
-            constants = driver.upload(np.frombuffer(launch.constants, np.uint8))
-            function, add = driver.function(module, kernel.name), driver.function(module, SUM_NAME)
-            pointers = [p.value for p in (g, x, scalars, vector, vector, y, *partials, constants)]
-
-            def run(
-                function=function,
-                add=add,
-                pointers=pointers,
-                launch=launch,
-                kernel=kernel,
-                partials=partials,
-                sums=sums,
-                constants=constants,
-            ):
-                driver.launch(function, pointers, launch.grid, launch.threads)
-                for i in range(1 + kernel.slope_gradient):
-                    driver.launch(
-                        add,
-                        [partials[i].value, sums[i].value, constants.value],
-                        launch.sum_grid,
-                        launch.sum_threads,
-                    )
-
-            for warm in (run_floor, run):
-                timed(driver, warm, 2)
-            turns = [(timed(driver, run_floor), timed(driver, run)) for _ in range(7)]
-            floors, times = (statistics.median(column) for column in zip(*turns, strict=True))
-            rows[kind.name.lower()] = round(floors / times, 4)
-            if kind is NeuronType.NONE:
+        run_floor = partial(driver.launch, floor, [x.value, g.value, y.value], (groups, 1, 1), (256, 1, 1))
+        rows: dict[str, float] = {}
+        for neuron_type in NeuronType:
+            floors, times = medians(driver, module, neuron_type, dtype, (g, x, vector, y), run_floor)
+            rows[neuron_type.name.lower()] = round(floors / times, 4)
+            if neuron_type is NeuronType.NONE:
                 rows["floor, GB/s"] = round(3 * filled.nbytes / floors / 1e6)
-            for pointer in (scalars, constants, *partials, *sums):
-                driver.call("cuMemFree_v2", pointer)
         fractions[dtype] = rows
         print(dtype, rows, flush=True)
         for pointer in (x, g, y, vector):
@@ -208,12 +172,41 @@ def bandwidth(driver: launcher.Driver, cubins: dict[str, Path]) -> dict[str, dic
     return fractions
 
 
+def medians(driver: launcher.Driver, module, neuron_type: NeuronType, dtype: str, arrays, run_floor):
+    """Milliseconds of the floor and of a type's gradient kernel with its sums, measured in turns."""
+    learned = neuron_type is NeuronType.PRELU
+    kernel = metal.Kernel(neuron_type, dtype, bias=True, bias_gradient=True, slope_gradient=learned)
+    launch = metal.launch_for(kernel, 1, ROWS, CHANNELS)
+    n = neuron_for(neuron_type, CHANNELS)
+    parameters = [0.0 if p is None or np.ndim(p) else p for p in (n.a, n.b, n.c)]
+    scalars = driver.upload(np.float32([1.0, *parameters]))
+    constants = driver.upload(np.frombuffer(launch.constants, np.uint8))
+    partials = [driver.allocate(4 * launch.partials) for _ in range(2)]
+    sums = [driver.allocate(4 * CHANNELS) for _ in range(2)]
+    function, add = driver.function(module, kernel.name), driver.function(module, SUM_NAME)
+    g, x, vector, y = arrays
+    pointers = [p.value for p in (g, x, scalars, vector, vector, y, *partials, constants)]
+    adding = [[p.value, s.value, constants.value] for p, s in zip(partials, sums, strict=True)]
+
+    def run():
+        driver.launch(function, pointers, launch.grid, launch.threads)
+        for operands in adding[: 1 + learned]:
+            driver.launch(add, operands, launch.sum_grid, launch.sum_threads)
+
+    for warm in (run_floor, run):
+        timed(driver, warm, 2)
+    turns = [(timed(driver, run_floor), timed(driver, run)) for _ in range(7)]
+    for pointer in (scalars, constants, *partials, *sums):
+        driver.call("cuMemFree_v2", pointer)
+    return [statistics.median(column) for column in zip(*turns, strict=True)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check-only", action="store_true")
-    parser.add_argument("--compile-only", action="store_true", help="where there is nvcc and no GPU")
-    parser.add_argument("--arch", default="sm_90")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--check-only", action="store_true", help="measure nothing")
+    parser.add_argument("--compile-only", action="store_true", help="run nothing; needs nvcc and no GPU")
+    parser.add_argument("--arch", default="sm_90", help="nvcc's -arch (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to a file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cubins = compile_all(Path(folder), arguments.arch)

@@ -1,14 +1,13 @@
-"""Measures how data-parallel training grows with the devices of one host.
+"""Measures how data-parallel training scales with the devices of one host.
 
-    PYTHONPATH=.:examples python benchmarks/sharding_on_gpus.py [--batch N] [--width N] [--layers N]
-        [--json FILE]
+    python benchmarks/sharding_on_gpus.py [--batch N] [--width N] [--layers N] [--json FILE]
 
-A perceptron whose hidden layers alternate GELU and PReLU with learned slopes, trained by plain SGD on
-random numbers, on 1, 2, 4, ... devices of a mesh axis "data". Weak scaling: each device has its own batch.
-Strong scaling: all share one batch. Every program is also checked: it reduces each gradient once, and moves
-nothing else between devices; and its losses are those of one device.
+A perceptron trains by plain SGD on random numbers, on 1, 2, 4, ... devices of a mesh axis "data". Its
+hidden layers alternate GELU and PReLU with learned slopes. In weak scaling each device has its own batch;
+in strong scaling all devices share one batch. The script checks that every program reduces each gradient
+once, moves nothing else between devices, and computes the losses of one device.
 
-On a machine without GPUs, XLA_FLAGS=--xla_force_host_platform_device_count=8 gives it devices to try it on.
+Without GPUs, XLA_FLAGS=--xla_force_host_platform_device_count=8 provides virtual devices for a trial.
 """
 
 from __future__ import annotations
@@ -31,15 +30,17 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jax_mps_neuron as jmn
-from collectives import collectives
 from jax_mps_neuron._lowering.routes import route
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+from collectives import collectives
 
 TURNS, STEPS, COMPARED = 5, 10, 5
 RATE = 0.02
 
 
 def initialize(width: int, layers: int) -> list[dict[str, jax.Array]]:
-    """Float32 parameters of each layer; the odd ones have slopes."""
+    """The float32 parameters of each layer. Odd layers have slopes."""
     keys = jax.random.split(jax.random.key(0), layers)
     parameters = []
     for i, key in enumerate(keys):
@@ -59,7 +60,7 @@ def loss(parameters: list[dict[str, jax.Array]], x: jax.Array, y: jax.Array, low
 
 
 def communication(compiled: Any, mesh: Mesh, parameters: Any) -> dict[str, Any]:
-    """The collectives by kind, and whether they only add up each gradient and the loss, some combined."""
+    """The collectives by kind, and whether they only sum each gradient and the loss, possibly combined."""
     found = collectives(compiled, mesh)
     kinds = Counter(collective.kind for collective in found)
     sums = all(collective.kind == "all-reduce" and collective.axes == ("data",) for collective in found)
@@ -67,12 +68,12 @@ def communication(compiled: Any, mesh: Mesh, parameters: Any) -> dict[str, Any]:
     wanted = sum(p.size for p in jax.tree.leaves(parameters)) + 1  # the loss
     only_sums = mesh.size == 1 or (sums and elements == wanted)
     if not only_sums:
-        print(f"NOT ONE SUM OF EACH GRADIENT: {found}", file=sys.stderr)
+        print(f"communication must be one sum per gradient, got {found}", file=sys.stderr)
     return {"collectives": dict(kinds), "only sums of gradients": only_sums}
 
 
 def measure(count: int, batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Trains on `count` devices with a batch of that many rows for all of them."""
+    """Trains on `count` devices, which share `batch` rows."""
     mesh = Mesh(np.asarray(jax.devices()[:count]), ("data",))
     replicated, rows = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
 
@@ -103,7 +104,7 @@ def measure(count: int, batch: int, arguments: argparse.Namespace) -> dict[str, 
         jax.block_until_ready((parameters, value))
         turns.append((time.perf_counter() - start) / STEPS)
     seconds = statistics.median(turns)
-    # Three products a layer, but none for the gradient of x.
+    # Three products per layer, except that the gradient of x needs none.
     products = 2 * batch * arguments.width**2 * (3 * arguments.layers - 1)
     return {
         "devices": count,
@@ -116,7 +117,14 @@ def measure(count: int, batch: int, arguments: argparse.Namespace) -> dict[str, 
     }
 
 
+HEADER = (
+    f"{'scaling':<8}{'devices':>7}{'rows':>9}{'ms a step':>11}{'rows a second':>15}"
+    f"{'TFLOP/s a device':>18}{'speedup':>9}{'efficiency':>12}  collectives"
+)
+
+
 def scale(name: str, counts: list[int], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measures weak or strong scaling over these numbers of devices, and prints a row for each."""
     rows: list[dict[str, Any]] = []
     total = counts[-1] * arguments.batch
     for count in counts:
@@ -140,12 +148,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=8192, help="rows for each device")
-    parser.add_argument("--width", type=int, default=4096)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--lowering", default="auto")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--batch", type=int, default=8192, help="rows per device")
+    parser.add_argument("--width", type=int, default=4096, help="channels of each layer")
+    parser.add_argument("--layers", type=int, default=8, help="number of layers")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="dtypes of x")
+    parser.add_argument("--lowering", default="auto", help="the route of the neurons")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to a file")
     arguments = parser.parse_args()
     devices = jax.devices()
     counts = [n for n in (1, 2, 4, 8, 16) if n <= len(devices)]
@@ -154,7 +162,7 @@ def main() -> None:
         "devices": len(devices),
         "jax": jax.__version__,
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["PYTHONPATH=.:examples python benchmarks/sharding_on_gpus.py", *sys.argv[1:]]),
+        "command": " ".join(["python benchmarks/sharding_on_gpus.py", *sys.argv[1:]]),
         "environment": {name: value for name, value in os.environ.items() if name.startswith("NCCL_")},
         "route": route(jax.default_backend(), arguments.lowering)[0],
         "batch for each device": arguments.batch,
@@ -165,19 +173,16 @@ def main() -> None:
     }
     print(f"{len(devices)} of {result['device']}, jax {jax.__version__}, route {result['route']}")
     for dtype in arguments.dtypes:
-        # Sums of other orders; on a GPU the products of float32 are in TF32.
+        # The sums have another order, and GPUs multiply float32 in TF32.
         arguments.dtype, arguments.tolerance = dtype, 1e-3 if dtype == "float32" else 1e-2
-        print(
-            f"\n{dtype}\n{'scaling':<8}{'devices':>7}{'rows':>9}{'ms a step':>11}{'rows a second':>15}"
-            f"{'TFLOP/s a device':>18}{'speedup':>9}{'efficiency':>12}  collectives"
-        )
+        print(f"\n{dtype}\n{HEADER}")
         result["scaling"][dtype] = {name: scale(name, counts, arguments) for name in ("weak", "strong")}
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     rows = [row for tables in result["scaling"].values() for table in tables.values() for row in table]
     if not all(row["only sums of gradients"] and row.get("losses are one device's", True) for row in rows):
-        sys.exit("a program moves more than gradients, or has other losses than one device")
+        sys.exit("a program moves more than gradients, or its losses differ from those of one device")
 
 
 if __name__ == "__main__":
