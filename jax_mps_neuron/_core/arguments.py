@@ -172,10 +172,11 @@ def floating(name: str, value: Any) -> Array:
 
 
 def channels_of(x: Array, other: str) -> int:
-    """The channels of x; raises if x is a scalar, naming the argument that needs channels."""
+    """The channels of x, which may be symbolic; raises if x is a scalar, naming what needs channels."""
     if x.ndim == 0:
         raise ValueError(f"x must have shape [..., channels] with {other}, got a scalar")
-    return int(x.shape[-1])
+    channels: int = x.shape[-1]
+    return channels
 
 
 def _vector(name: str, value: Any, x: Array) -> Array:

@@ -41,13 +41,21 @@ COMMON = [
         r"^x must have shape \[\.\.\., channels\] with bias, got a scalar",
         {"x": 1.0, "bias": v(1)},
     ),
-    (TypeError, r"^x must have dtype float32, float16, bfloat16 or float64, got int32", {"x": 3}),
-    (TypeError, r"^x must have dtype .* got bool", {"x": v(4, dtype=bool)}),
-    (TypeError, r"^x must have dtype .* got complex64", {"x": v(4, dtype=np.complex64)}),
-    (TypeError, r"^x must have dtype .* got float8_e4m3fn", {"x": jnp.zeros(4, jnp.float8_e4m3fn)}),
     (
         TypeError,
-        r"^x must be an array or a number, got \[1\.0\]\. jnp\.asarray makes an array\.",
+        r"^(x|gradient) must have dtype float32, float16, bfloat16 or float64, got int32",
+        {"x": 3},
+    ),
+    (TypeError, r"^(x|gradient) must have dtype .* got bool", {"x": v(4, dtype=bool)}),
+    (TypeError, r"^(x|gradient) must have dtype .* got complex64", {"x": v(4, dtype=np.complex64)}),
+    (
+        TypeError,
+        r"^(x|gradient) must have dtype .* got float8_e4m3fn",
+        {"x": jnp.zeros(4, jnp.float8_e4m3fn)},
+    ),
+    (
+        TypeError,
+        r"^(x|gradient) must be an array or a number, got \[1\.0\]\. jnp\.asarray makes an array\.",
         {"x": [1.0]},
     ),
     (

@@ -104,17 +104,16 @@ def test_a_failing_launch_is_an_exception(fake_metal):
 def test_without_metal(monkeypatch):
     monkeypatch.setitem(sys.modules, "Metal", None)
     device.default_device.cache_clear()
-    with pytest.raises(MetalError, match=r"lowering 'metal' does not run here\. Metal is not available"):
+    with pytest.raises(
+        MetalError, match=r"^lowering 'metal' does not run here. Metal is not available: it needs macOS"
+    ):
         jax.jit(loss)(draw(0, (5, 6)), draw(1, (6,)))
 
 
 def test_float64(fake_metal):
     with (
         x64(True),
-        pytest.raises(
-            TypeError,
-            match=r"x must have dtype float32, float16 or bfloat16 with lowering 'metal', got float64",
-        ),
+        pytest.raises(TypeError, match=r"^x must have dtype float32.* with lowering 'metal', got float64"),
     ):
         jmn.neuron(draw(0, (5, 6), "float64"), GELU, lowering="metal")
 
