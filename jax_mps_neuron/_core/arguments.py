@@ -171,11 +171,11 @@ def floating(name: str, value: Any) -> Array:
     return array
 
 
-def channels_of(x: Array, other: str) -> int:
+def channels_of(x: Array, other: str) -> Any:
     """The channels of x; raises if x is a scalar, naming the argument that needs channels."""
     if x.ndim == 0:
         raise ValueError(f"x must have shape [..., channels] with {other}, got a scalar")
-    return int(x.shape[-1])
+    return x.shape[-1]  # which may be symbolic, in jax.export
 
 
 def _vector(name: str, value: Any, x: Array) -> Array:
