@@ -26,7 +26,7 @@ PAIR = re.compile(
 )
 LANDMARK = re.compile(
     r"custom_vjp_call|signature=.*|\bneuron(?:_gradient)?(?=\[)|@?jax_mps_neuron\.\w+|f32\[[\d,]*\]|tensor<[\dx]+xf32>"
-    r"|(?:bias|slope)_gradient ?= ?\w+|output_(?:operand_alias|to_operand_aliasing)|all-\w+(?=\()"
+    r"|output_(?:operand_alias|to_operand_aliasing)|all-\w+(?=\()"
     r"|^(?:True|False).*|^[\d. -]+$",
     re.MULTILINE,
 )
