@@ -73,7 +73,7 @@ def aarch64_kernels(folder: Path) -> dict[str, build.Kernels]:
     return {f"aarch64 {isa}": build.Kernels(folder, build.AARCH64, isa) for isa in sets}
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--neuron", nargs="+", choices=list(ulps.NEURONS), default=list(ulps.NEURONS))
     parser.add_argument("--dtype", nargs="+", choices=ulps.DTYPES, default=ulps.DTYPES)
@@ -91,7 +91,24 @@ def main() -> None:
     parser.add_argument("--worst", action="store_true", help="also print where each maximum is")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the errors to a file")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="replace the tables of this page")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def write(results: dict, points: int, path: Path) -> None:
+    """Writes JSON with one line per neuron and function."""
+    about = {"jax": jax.__version__, "machine": platform.machine(), "points": points}
+    rows = [
+        f"{json.dumps(f'{dtype} {name} {f}')}: {json.dumps(by_route)}"
+        for dtype, by_neuron in results.items()
+        for name, by_function in by_neuron.items()
+        for f, by_route in by_function.items()
+    ]
+    body = ",\n".join(rows)
+    path.write_text(f'{{"about": {json.dumps(about)},\n"errors": {{\n{body}\n}}}}\n')
+
+
+def main() -> None:
+    arguments = parse()
 
     with tempfile.TemporaryDirectory() as folder:
         others = aarch64_kernels(Path(folder)) if arguments.aarch64 else {}
@@ -119,16 +136,7 @@ def main() -> None:
         before = arguments.docs.read_text().partition(MARK)[0]
         arguments.docs.write_text(f"{before}{MARK}\n\n{text}\n")
     if arguments.json:
-        about = {"jax": jax.__version__, "machine": platform.machine(), "points": arguments.points}
-        # One line per neuron and function.
-        rows = [
-            f"{json.dumps(f'{dtype} {name} {f}')}: {json.dumps(by_route)}"
-            for dtype, by_neuron in results.items()
-            for name, by_function in by_neuron.items()
-            for f, by_route in by_function.items()
-        ]
-        body = ",\n".join(rows)
-        arguments.json.write_text(f'{{"about": {json.dumps(about)},\n"errors": {{\n{body}\n}}}}\n')
+        write(results, arguments.points, arguments.json)
 
 
 if __name__ == "__main__":

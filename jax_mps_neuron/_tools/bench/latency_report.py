@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import markdown
-from .markdown import ratio
+from .markdown import digits, ratio
 
 __all__ = ["is_latency", "tables"]
 
@@ -45,7 +45,7 @@ def _calls(calls: list[dict[str, Any]]) -> str:
                 columns += ["", "", ""]
             else:
                 ours, theirs = figures["ours"], figures["jax.nn"]
-                columns += [f"{ours:.3g}", f"{theirs:.3g}", ratio(ours / theirs)]
+                columns += [digits(ours), digits(theirs), ratio(ours / theirs)]
         rows.append([f"`{call['name']}`", f"`{call['peer']}`", *columns])
     header = ["ours", "jax.nn", "ours", "jax.nn", "ratio", "grad: ours", "jax.nn", "ratio"]
     return markdown.table(header, rows, texts=(0, 1))
@@ -56,12 +56,14 @@ def _network(activations: dict[str, dict[str, float]]) -> str:
     stages = ("trace", "lower", "compile")
     rows = []
     for name, figures in activations.items():
-        cells = [f"{figures[stage]:.3g} ({ratio(figures[stage] / baseline[stage])})" for stage in stages]
+        cells = [
+            f"{digits(figures[stage])} ({ratio(figures[stage] / baseline[stage])})" for stage in stages
+        ]
         size, compared = (
             figures["temporary bytes"],
             ratio(figures["temporary bytes"] / baseline["temporary bytes"]),
         )
-        rows.append([f"`{name}`", *cells, f"{size / 1024:.4g} ({compared})"])
+        rows.append([f"`{name}`", *cells, f"{digits(size / 1024)} ({compared})"])
     return markdown.table(["activation", "trace, ms", "lower, ms", "compile, ms", "temporaries, KiB"], rows)
 
 

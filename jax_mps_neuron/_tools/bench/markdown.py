@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["ratio", "table"]
+__all__ = ["digits", "ratio", "table"]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], texts: Iterable[int] = (0,)) -> str:
@@ -17,3 +17,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], texts: Iterable[
 def ratio(value: float | None) -> str:
     """A ratio with two digits, such as 1.3x; empty for None."""
     return "" if value is None else f"{value:.2g}x" if value < 100 else f"{value:.0f}x"
+
+
+def digits(value: float) -> str:
+    """A number with three digits, or as an integer from 100."""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

@@ -12,7 +12,7 @@ from typing import Any
 from ..._core.descriptor import NeuronType
 from . import latency_report, markdown
 from .floors import is_floor
-from .markdown import ratio
+from .markdown import digits, ratio
 from .modes import DX, MODES, STEP
 from .peers import XLA
 from .timing import Times
@@ -178,7 +178,7 @@ def table(group: Sequence[dict[str, Any]], sweep: bool = False) -> str:
         name = _size(cell) if sweep else cell["type"]
         ratios = [ratio(cell["ratios"].get(p)) for p in peers]
         rest = _memory(cell, peers) if step else _speed(cell)
-        rows.append([name, _milliseconds(median(cell, ours)), *ratios, *rest])
+        rows.append([name, digits(median(cell, ours)), *ratios, *rest])
     if len(group) > 1 and not sweep:
         means = [ratio(_geometric(cell["ratios"].get(p) for cell in group)) for p in peers]
         rest = [""] * len(last) if step else ["", _percent(_geometric(map(_share, group)))]
@@ -215,10 +215,6 @@ def _geometric(values: Iterable[float | None]) -> float | None:
 
 def _percent(value: float | None) -> str:
     return _NONE if value is None else f"{value:.0%}"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def _size(cell: dict[str, Any]) -> str:
