@@ -68,8 +68,8 @@ def batched(which, size, neuron):
 @pytest.mark.parametrize("size", [3, 1, 0])
 def test_vmap(which, name, size, lowering):
     operands, in_axes = batched(which, size, zoo.neurons(4)[name])
-    run = lambda *o: backward(*o, lowering)  # noqa: E731
-    actual = jax.vmap(run, in_axes)(*operands)
+    run = jax.jit(lambda *o: backward(*o, lowering))
+    actual = jax.jit(jax.vmap(run, in_axes))(*operands)
     if size == 0:
         assert all(leaf.shape[0] == 0 for leaf in jax.tree.leaves(actual))
         return
@@ -77,7 +77,7 @@ def test_vmap(which, name, size, lowering):
     def element(i):
         return run(
             *(
-                o if axis is None else jax.tree.map(lambda p, axis=axis: jnp.take(p, i, axis), o)
+                o if axis is None else jax.tree.map(lambda p, axis=axis: np.take(p, i, axis), o)
                 for o, axis in zip(operands, in_axes, strict=True)
             )
         )
@@ -95,9 +95,15 @@ def test_vmap_over_slopes_alone(lowering):
     def step(slopes):
         return jmn.neuron_gradient(gradient, x, Neuron.prelu(slopes), bias, lowering=lowering)
 
-    actual = jax.vmap(step)(slopes)
-    y = jax.vmap(lambda s: jmn.neuron(x, Neuron.prelu(s), bias, lowering=lowering))(slopes)
-    tangents = jax.vmap(jax.jacfwd(lambda s: step(s).data.sum()))(slopes)
+    def forward(slopes):
+        return jmn.neuron(x, Neuron.prelu(slopes), bias, lowering=lowering)
+
+    @jax.jit
+    def every(slopes):
+        tangents = jax.vmap(jax.jacfwd(lambda s: step(s).data.sum()))(slopes)
+        return jax.vmap(step)(slopes), jax.vmap(forward)(slopes), tangents
+
+    actual, y, tangents = every(slopes)
     for i in range(5):
         neuron = Neuron.prelu(slopes[i])
         expected = apple.neuron_gradient(gradient, x, neuron, bias)
@@ -138,7 +144,7 @@ def test_nested_vmap(lowering):
 
     inner = jax.vmap(step, (0, 0, 0, None, None))
     outer = jax.vmap(inner, (0, None, None, 0, 0))
-    data, neuron, of_bias, _ = outer(gradient, x, slopes, bias, alpha)
+    data, neuron, of_bias, _ = jax.jit(outer)(gradient, x, slopes, bias, alpha)
     for i in range(2):
         for j in range(5):
             expected = apple.neuron_gradient(
