@@ -18,7 +18,7 @@ CHANNELS = (1, 3, 5, 7, 13, 37, 67)
 
 
 def test_an_infinite_slope_of_the_padding(dtype):
-    """f'(0) is infinite, and 0 times infinity is NaN. Joined rows have other columns' sums after the tail."""
+    """f'(0) is infinite, and 0 times infinity is NaN. Joined rows keep other columns' sums behind it."""
     calls = []
     for channels in CHANNELS:
         for rows in (1, 3, 67, 1025):
