@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from importlib import metadata
 
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+# With jax 0.4.34 on cpu, a program from the cache can return wrong results when threads run it at once.
+# With 0.10.2 it does not.
+_VERSION = tuple(map(int, metadata.version("jax").split(".")[:2]))
+
+if _VERSION >= (0, 10) and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _folder = tempfile.TemporaryDirectory(prefix="programs-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
