@@ -19,6 +19,10 @@ from .._ops.elementwise import activate, fixed, supported
 
 __all__ = ["elu", "hard_sigmoid", "identity", "leaky_relu", "relu", "relu6", "selu"]
 
+# At their default parameters, which most calls use.
+_ELU = fixed(Neuron.elu(), jax.nn.elu)
+_LEAKY_RELU = fixed(Neuron.relu(1e-2), jax.nn.leaky_relu)
+
 _RELU = fixed(Neuron.relu(), jax.nn.relu, left_at_zero=True, value=jax.nn.relu)
 _RELU6 = fixed(Neuron.relun(0.0, 6.0), jax.nn.relu6, left_at_zero=True, value=jax.nn.relu6)
 
@@ -103,6 +107,8 @@ def leaky_relu(x: ArrayLike, negative_slope: ArrayLike = 1e-2) -> Array:
       >>> nn.leaky_relu(jnp.array([-2.0, 3.0]), 0.5)
       Array([-1.,  3.], dtype=float32)
     """
+    if type(negative_slope) is float and negative_slope == 1e-2:
+        return _LEAKY_RELU(x)
     own = partial(jax.nn.leaky_relu, negative_slope=negative_slope)
     if _is_none(negative_slope):
         return own(x)
@@ -136,6 +142,8 @@ def elu(x: ArrayLike, alpha: ArrayLike = 1.0) -> Array:
       >>> nn.elu(jnp.array([-jnp.inf, 3.0]))
       Array([-1.,  3.], dtype=float32)
     """
+    if type(alpha) is float and alpha == 1:
+        return _ELU(x)
     own = partial(jax.nn.elu, alpha=alpha)
     if _is_none(alpha):
         return own(x)
