@@ -6,8 +6,10 @@ each signature; it checks shapes and dtypes.
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from .descriptor import Neuron, NeuronType, parameters_of, require_neuron
+from .descriptor import Neuron, NeuronType, default_of, parameters_of, require_neuron
 from .signature import compute_dtype
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "channels_of",
     "floating",
     "gather",
+    "on_device",
+    "plain_numbers",
     "prepare",
     "prepare_gradient",
     "require_array",
@@ -46,7 +50,8 @@ class Arguments(NamedTuple):
       bias: shape [channels].
       slope: PReLU's slopes, [channels].
       numbers: alpha, a, b, c as one array of shape [4], if all of them are plain numbers.
-      alpha, a, b, c: scalars otherwise.
+      alpha, a, b, c: scalars otherwise. If numbers and these are None, alpha is 1 and the parameters are
+        the type's defaults, constants of the compiled program.
     """
 
     x: Any
@@ -76,6 +81,8 @@ def gather(x: ArrayLike, neuron: Neuron, bias: ArrayLike | None, alpha: ArrayLik
             raise ValueError("a must be PReLU's slopes, a scalar or an array of shape [channels], got None")
         slope, values[1] = _as_operand("a", neuron.a), None
     plain = [_plain_number(value) for value in values]
+    if plain == _default_numbers(neuron.type) and not _has_negative_zero(plain):
+        return Arguments(x, bias, slope, None, None, None, None, None)
     if None not in plain:
         wide = getattr(x, "dtype", np.float64) == np.float64
         with np.errstate(over="ignore"):  # a number beyond the dtype becomes infinity
@@ -86,6 +93,21 @@ def gather(x: ArrayLike, neuron: Neuron, bias: ArrayLike | None, alpha: ArrayLik
         for name, value, number in zip(_SCALARS, values, plain, strict=True)
     ]
     return Arguments(x, bias, slope, None, *scalars)
+
+
+def _has_negative_zero(values: Sequence[float | None]) -> bool:
+    return any(value == 0 and math.copysign(1.0, value) < 0 for value in values if value is not None)
+
+
+@cache
+def _default_numbers(neuron_type: NeuronType) -> list[float]:
+    """alpha = 1 and a type's default a, b, c; 0 for an unused parameter."""
+    return [1.0, *(default_of(neuron_type, name) for name in _SCALARS[1:])]
+
+
+def plain_numbers(neuron_type: NeuronType, given: Arguments) -> Any:
+    """alpha, a, b, c if all of them are plain numbers; else None."""
+    return _default_numbers(neuron_type) if given.numbers is given.alpha is None else given.numbers
 
 
 def _plain_number(value: Any) -> float | None:
@@ -123,8 +145,11 @@ def prepare(neuron_type: NeuronType, given: Arguments) -> Arguments:
         bias = _vector("bias", given.bias, x).astype(dtype)
     if given.slope is not None:
         slope = _slopes(given.slope, x).astype(dtype)
-    if given.numbers is not None:
-        return Arguments(x, bias, slope, jnp.asarray(given.numbers, dtype), None, None, None, None)
+    plain = plain_numbers(neuron_type, given)
+    if isinstance(plain, list):
+        plain = on_device(np.asarray(plain, dtype))
+    if plain is not None:
+        return Arguments(x, bias, slope, jnp.asarray(plain, dtype), None, None, None, None)
     scalars = (scalar(name, getattr(given, name), neuron_type, dtype) for name in _SCALARS)
     return Arguments(x, bias, slope, None, *scalars)
 
@@ -144,6 +169,15 @@ def prepare_gradient(neuron_type: NeuronType, gradient: Any, given: Arguments) -
         x = x.astype(wide)
     prepared = prepare(neuron_type, given._replace(x=x))
     return gradient if gradient.dtype == wide else gradient.astype(wide), prepared
+
+
+def on_device(numbers: np.ndarray) -> Array:
+    """Constants as an array, also while JAX traces.
+
+    As a residual of an eager gradient, a NumPy array would be transferred in each backward pass.
+    """
+    with jax.ensure_compile_time_eval():
+        return jax.device_put(numbers)
 
 
 def as_scalars(arguments: Arguments) -> Array:

@@ -10,7 +10,15 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-__all__ = ["FROM_Y", "Neuron", "NeuronType", "by_value", "parameters_of", "require_neuron"]
+__all__ = [
+    "FROM_Y",
+    "Neuron",
+    "NeuronType",
+    "by_value",
+    "default_of",
+    "parameters_of",
+    "require_neuron",
+]
 
 
 class NeuronType(enum.IntEnum):
@@ -64,6 +72,11 @@ _PARAMETERS = {neuron_type: tuple(defaults) for neuron_type, defaults in _DEFAUL
 def parameters_of(neuron_type: NeuronType) -> tuple[str, ...]:
     """The names of the parameters that a type uses."""
     return _PARAMETERS[neuron_type]
+
+
+def default_of(neuron_type: NeuronType, name: str) -> float:
+    """The default of a parameter, 0 if the type does not use it or, like PReLU, has no default for it."""
+    return _DEFAULTS[neuron_type].get(name) or 0.0
 
 
 @jax.tree_util.register_pytree_with_keys_class

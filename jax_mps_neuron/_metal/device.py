@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._core.arguments import Arguments, gather, prepare, prepare_gradient, require_array
+from .._core.arguments import Arguments, gather, plain_numbers, prepare, prepare_gradient, require_array
 from .._core.descriptor import Neuron, NeuronType
 from .._core.results import NeuronGradient, as_neuron_gradient
 from .._core.signature import Signature
@@ -108,7 +108,7 @@ class Device:
         given = gather(x, neuron, bias, alpha)
         checked = jax.eval_shape(_check(prepare, neuron.type), given)
         signature = Signature(neuron.type, forward=True, bias=bias is not None)
-        (y,) = self.execute(signature, [_like(x, checked.x), *_vectors(given, checked)])
+        (y,) = self.execute(signature, [_like(x, checked.x), *_vectors(neuron.type, given, checked)])
         return y.reshape(np.shape(x))
 
     def neuron_gradient(
@@ -136,7 +136,7 @@ class Device:
         _, checked = jax.eval_shape(_check(prepare_gradient, neuron.type), gradient, given)
         has_bias, has_slope = given.bias is not None, given.slope is not None
         signature = Signature(neuron.type, bias=has_bias, bias_gradient=has_bias, slope_gradient=has_slope)
-        arrays = [_like(gradient, checked.x), _like(x, checked.x), *_vectors(given, checked)]
+        arrays = [_like(gradient, checked.x), _like(x, checked.x), *_vectors(neuron.type, given, checked)]
         return as_neuron_gradient(self.execute(signature, arrays), given)
 
     # For JAX
@@ -243,9 +243,9 @@ def _like(value: Any, checked: Any) -> np.ndarray:
     return np.asarray(value, checked.dtype).reshape(checked.shape)
 
 
-def _vectors(given: Arguments, checked: Arguments) -> list[np.ndarray]:
+def _vectors(neuron_type: NeuronType, given: Arguments, checked: Arguments) -> list[np.ndarray]:
     """The operands after x: scalars, [bias], [slope], in the shapes that `prepare` gives them."""
-    scalars = given.numbers
+    scalars = plain_numbers(neuron_type, given)
     if scalars is None:
         scalars = [given.alpha, given.a, given.b, given.c]
     operands = [np.asarray(scalars, np.float32)]

@@ -49,3 +49,14 @@ def test_an_eager_gradient_converts_no_operand(name, monkeypatch):
     monkeypatch.setattr(jax.lax.convert_element_type_p, "bind", counted)
     jax.vjp(function, *arrays)
     assert not conversions
+
+
+@pytest.mark.parametrize("neuron", [jmn.Neuron.gelu(), jmn.Neuron.tanh(1.5, 0.5), jmn.Neuron.elu()], ids=repr)
+def test_an_eager_gradient_passes_a_transfer_guard(neuron):
+    def backward(gradient, x, bias):
+        return jax.vjp(lambda x, bias: jmn.neuron(x, neuron, bias), x, bias)[1](gradient)
+
+    expected = backward(X, X, BIAS)
+    with jax.transfer_guard("disallow"):
+        found = backward(X, X, BIAS)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, found, expected))
