@@ -177,7 +177,8 @@ def on_device(numbers: np.ndarray) -> Array:
     As a residual of an eager gradient, a NumPy array would be transferred in each backward pass.
     """
     with jax.ensure_compile_time_eval():
-        return jax.device_put(numbers)
+        array: Array = jax.device_put(numbers)
+    return array
 
 
 def as_scalars(arguments: Arguments) -> Array:
