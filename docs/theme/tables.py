@@ -4,9 +4,9 @@ import re
 
 _CELL = re.compile(r"<t[hd]\b.*?</t[hd]>", re.DOTALL)
 _CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
-# After a colon or an underscore, and before a capital within a name. A <wbr> is not a character, so copied
-# text and the search do not contain it.
-_BREAK = re.compile(r"(?<=[:_])(?=\w)|(?<=[a-z])(?=[A-Z][a-z])")
+# After a colon, an underscore, a dot or a parenthesis, and before a capital within a name. A <wbr> is not a
+# character, so copied text and the search do not contain it.
+_BREAK = re.compile(r"(?<=[:_.(])(?=\w)|(?<=[a-z])(?=[A-Z][a-z])")
 _SHORT = re.compile(r"<(t[hd])((?: style=\"[^\"]*\")?)>(?=[^<]{1,9}</th>|[\d.,ex%/ \[\]-]{1,17}</td>)")
 
 
