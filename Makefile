@@ -1,5 +1,5 @@
 # make demo   trains a small network with the native backward pass and draws the curves in demo.png
-# make test   passes the tests
+# make test   passes the tests, but for those marked slow, which .ci/run runs
 # make bench-results   measures everything on this CPU and writes docs/performance.md's tables and pictures
 # All make a virtual environment in .venv first, and build the library in it when its sources change.
 
@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/train_digits.py --output demo.png
 
 test: $(VENV)/installed
-	JAX_MPS_NEURON_REQUIRE_NATIVE=1 $(BIN)/pytest --numprocesses auto
+	JAX_MPS_NEURON_REQUIRE_NATIVE=1 $(BIN)/pytest --numprocesses auto -m 'not slow and not metal'
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -46,7 +46,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/pip install --quiet --editable '.[demo,layers,test]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[demo,test]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/installed

@@ -17,8 +17,10 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # JAX only supplies dtypes and the CPU reference
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,58 +149,67 @@ def numbers(dtype: str) -> np.ndarray:
     return np.tile(block, (ROWS // 1024, 1))
 
 
-def bandwidth(driver: launcher.Driver, cubins: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """Each type's bandwidth as a fraction of the floor's, by dtype."""
-    fractions: dict[str, dict[str, float]] = {}
-    for dtype, cubin in cubins.items():
-        filled = numbers(dtype)
-        x, g = driver.upload(filled), driver.upload(filled)
-        y = driver.allocate(filled.nbytes)
-        vector = driver.upload(np.linspace(0.05, 0.35, CHANNELS, dtype=np.float32))
-        module = driver.module(cubin)
-        floor = driver.function(module, f"floor_{DTYPES[dtype]}")
-        groups = filled.size // (4 * STEPS * 256)
-        run_floor = partial(driver.launch, floor, [x.value, g.value, y.value], (groups, 1, 1), (256, 1, 1))
-        rows: dict[str, float] = {}
-        for neuron_type in NeuronType:
-            floors, times = medians(driver, module, neuron_type, dtype, (g, x, vector, y), run_floor)
-            rows[neuron_type.name.lower()] = round(floors / times, 4)
-            if neuron_type is NeuronType.NONE:
-                rows["floor, GB/s"] = round(3 * filled.nbytes / floors / 1e6)
-        fractions[dtype] = rows
-        print(dtype, rows, flush=True)
-        for pointer in (x, g, y, vector):
-            driver.call("cuMemFree_v2", pointer)
-    return fractions
-
-
-def medians(driver: launcher.Driver, module, neuron_type: NeuronType, dtype: str, arrays, run_floor):
-    """Milliseconds of the floor and of a type's gradient kernel with its sums, measured in turns."""
-    learned = neuron_type is NeuronType.PRELU
-    kernel = metal.Kernel(neuron_type, dtype, bias=True, bias_gradient=True, slope_gradient=learned)
+def gradient_launcher(
+    driver: launcher.Driver, module: Any, kind: NeuronType, dtype: str, arrays: list[Any]
+):
+    """A function that runs a type's gradient with all sums on g, x, a vector and y, and what to free."""
+    kernel = metal.Kernel(
+        kind, dtype, bias=True, bias_gradient=True, slope_gradient=kind is NeuronType.PRELU
+    )
     launch = metal.launch_for(kernel, 1, ROWS, CHANNELS)
-    n = neuron_for(neuron_type, CHANNELS)
-    parameters = [0.0 if p is None or np.ndim(p) else p for p in (n.a, n.b, n.c)]
-    scalars = driver.upload(np.float32([1.0, *parameters]))
-    constants = driver.upload(np.frombuffer(launch.constants, np.uint8))
+    g, x, vector, y = arrays
+    scalars = driver.upload(zoo.scalars(neuron_for(kind, CHANNELS)))
     partials = [driver.allocate(4 * launch.partials) for _ in range(2)]
     sums = [driver.allocate(4 * CHANNELS) for _ in range(2)]
+    constants = driver.upload(np.frombuffer(launch.constants, np.uint8))
     function, add = driver.function(module, kernel.name), driver.function(module, SUM_NAME)
-    g, x, vector, y = arrays
     pointers = [p.value for p in (g, x, scalars, vector, vector, y, *partials, constants)]
-    adding = [[p.value, s.value, constants.value] for p, s in zip(partials, sums, strict=True)]
 
     def run():
         driver.launch(function, pointers, launch.grid, launch.threads)
-        for operands in adding[: 1 + learned]:
-            driver.launch(add, operands, launch.sum_grid, launch.sum_threads)
+        for strip_sums, total in zip(partials[: 1 + kernel.slope_gradient], sums, strict=False):
+            adding = [strip_sums.value, total.value, constants.value]
+            driver.launch(add, adding, launch.sum_grid, launch.sum_threads)
 
-    for warm in (run_floor, run):
-        timed(driver, warm, 2)
-    turns = [(timed(driver, run_floor), timed(driver, run)) for _ in range(7)]
-    for pointer in (scalars, constants, *partials, *sums):
+    return run, [scalars, constants, *partials, *sums]
+
+
+def free(driver: launcher.Driver, pointers: Iterable[Any]) -> None:
+    for pointer in pointers:
         driver.call("cuMemFree_v2", pointer)
-    return [statistics.median(column) for column in zip(*turns, strict=True)]
+
+
+def bandwidth(driver: launcher.Driver, cubins: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Each type's bandwidth as a fraction of the floor's, by dtype."""
+    fractions: dict[str, dict[str, float]] = {}
+    random = np.random.default_rng(0)
+    for dtype, cubin in cubins.items():
+        block = random.standard_normal((1024, CHANNELS), np.float32)
+        if dtype != "float32":
+            bits = (block.view(np.uint32) >> 16).astype(np.uint16)
+            block = block.astype(np.float16).view(np.uint16) if dtype == "float16" else bits
+        filled = np.tile(block, (ROWS // 1024, 1))
+        x, g, y = driver.upload(filled), driver.upload(filled), driver.allocate(filled.nbytes)
+        vector = driver.upload(np.linspace(0.05, 0.35, CHANNELS, dtype=np.float32))
+        module = driver.module(cubin)
+        floor = driver.function(module, f"floor_{DTYPES[dtype]}")
+        of_floor = [x.value, g.value, y.value], (filled.size // (4 * STEPS * 256), 1, 1), (256, 1, 1)
+        run_floor = partial(driver.launch, floor, *of_floor)
+        rows: dict[str, float] = {}
+        for kind in NeuronType:
+            run, own = gradient_launcher(driver, module, kind, dtype, [g, x, vector, y])
+            for warm in (run_floor, run):
+                timed(driver, warm, 2)
+            turns = [(timed(driver, run_floor), timed(driver, run)) for _ in range(7)]
+            floors, times = (statistics.median(column) for column in zip(*turns, strict=True))
+            rows[kind.name.lower()] = round(floors / times, 4)
+            if kind is NeuronType.NONE:
+                rows["floor, GB/s"] = round(3 * filled.nbytes / floors / 1e6)
+            free(driver, own)
+        fractions[dtype] = rows
+        print(dtype, rows, flush=True)
+        free(driver, (x, g, y, vector))
+    return fractions
 
 
 def main() -> None:

@@ -148,7 +148,7 @@ def test_one_slope_of_a_scalar_and_of_stacked_layers():
         (jax.nn.gelu, "got <function gelu.*Write Neuron.gelu"),
         (None, "got None. Write Neuron.gelu"),
     ],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", repr(value)),
 )
 @pytest.mark.parametrize("function", ["neuron", "gradient", "reference", "dense", "matrix", "device"])
 def test_not_a_neuron(function, wrong, message):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from jax_mps_neuron import Neuron, NeuronType
-from support.arrays import DTYPES
 
 
 def slopes(channels: int, dtype: str = "float32"):
@@ -51,13 +50,14 @@ def scalars(neuron: Neuron, alpha: float = 1.0, dtype: str = "float32"):
 
 NAMES = list(neurons())
 
-# For tests of code that does not depend on the type: f' from tables, from slopes, and without any.
+# For tests of code that does not know the type: with a call of its own, with slopes, and with parameters alone.
 SOME = ["gelu", "prelu", "linear"]
 
 
 def some_in_every_dtype() -> list[tuple[str, str]]:
-    """(name, dtype): every neuron in float32, and some in the other dtypes."""
-    return [(n, "float32") for n in NAMES] + [(n, d) for d in DTYPES if d != "float32" for n in SOME]
+    """(name, dtype): every neuron in the dtypes that calls compute in, and some in those that are rounded to."""
+    every = [(name, dtype) for dtype in ("float32", "float64") for name in NAMES]
+    return every + [(name, dtype) for dtype in ("float16", "bfloat16") for name in SOME]
 
 
 assert {n.type for n in neurons().values()} == set(NeuronType)
