@@ -51,7 +51,9 @@ def test_an_eager_gradient_converts_no_operand(name, monkeypatch):
     assert not conversions
 
 
-@pytest.mark.parametrize("neuron", [jmn.Neuron.gelu(), jmn.Neuron.tanh(1.5, 0.5), jmn.Neuron.elu()], ids=repr)
+@pytest.mark.parametrize(
+    "neuron", [jmn.Neuron.gelu(), jmn.Neuron.tanh(1.5, 0.5), jmn.Neuron.elu()], ids=repr
+)
 def test_an_eager_gradient_passes_a_transfer_guard(neuron):
     def backward(gradient, x, bias):
         return jax.vjp(lambda x, bias: jmn.neuron(x, neuron, bias), x, bias)[1](gradient)
