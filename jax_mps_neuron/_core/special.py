@@ -223,7 +223,9 @@ def power(x: Array, y: Array) -> Array:
 def _power_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (x, y), (dx, dy) = primals, tangents
     result = power(x, y)
-    of_x = y * jnp.where(y == 0, 1.0, power(x, y - 1.0))
+    # x^-1 must not occur even in the branch that is not taken: at 0 its derivatives are infinite.
+    constant = y == 0
+    of_x = y * jnp.where(constant, 1.0, power(x, jnp.where(constant, 1.0, y - 1.0)))
     of_y = jnp.log(jnp.where(x > 0, x, 1.0)) * jnp.where(x > 0, result, 0.0)
     return result, of_x * dx + of_y * dy
 

@@ -174,3 +174,20 @@ def test_log_sigmoid_where_autodiff_of_the_formula_cancels():
     with x64(True):
         second = jax.grad(jax.grad(nn.log_sigmoid))(-37.43)
         np.testing.assert_allclose(second, -5.5512e-17, rtol=1e-4)
+
+
+@pytest.mark.parametrize("route", ["custom_call", "inline", "reference"])
+@pytest.mark.parametrize(("exponent", "order"), [(1.0, 2), (2.0, 3), (1.0, 3), (3.0, 4)])
+def test_a_power_differentiated_more_often_than_its_exponent(exponent, order, route):
+    """It is 0, also at a base of 0, where x^(y - 1) is infinite."""
+    neuron = Neuron.power(1.0, 0.0, exponent)
+
+    def function(x):
+        if route == "reference":
+            return jmn.reference.neuron(x, neuron)
+        return jmn.neuron(x, neuron, lowering=route)
+
+    for _ in range(order):
+        function = jax.grad(function)
+    for x in (0.0, -1.5, 2.0):
+        assert float(function(jnp.float32(x))) == 0.0
