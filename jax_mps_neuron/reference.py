@@ -1,7 +1,7 @@
 """The neuron and its gradient in plain ``jax.numpy``: no custom call, differentiable in both modes.
 
-`neuron` and `neuron_gradient` here take and return the same as their namesakes in ``jax_mps_neuron``.
-Compare with them, or use them where a `jax.custom_vjp` is in the way.
+`neuron` and `neuron_gradient` here take and return the same as their namesakes in ``jax_mps_neuron``, but
+their results are never weakly typed. Compare with them, or use them where a `jax.custom_vjp` is in the way.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ._core.arguments import Arguments, as_scalars, gather, prepare, prepare_gradient, require_array
+from ._core.arguments import (
+    Arguments,
+    as_operand,
+    gather,
+    operands_of,
+    prepare,
+    prepare_gradient,
+    signature_of,
+)
 from ._core.descriptor import Neuron, NeuronType
 from ._core.evaluation import evaluate
 from ._core.results import NeuronGradient, as_neuron_gradient
-from ._core.signature import Signature
 from ._ops.dispatch import dispatch
 
 __all__ = ["NeuronGradient", "neuron", "neuron_gradient"]
@@ -50,8 +57,8 @@ def neuron_gradient(
       >>> neuron_gradient(jnp.ones(3), jnp.array([-1.0, 0.0, 2.0]), Neuron.relu(0.1)).data
       Array([0.1, 1. , 1. ], dtype=float32)
     """
-    require_array("gradient", gradient)
-    given = gather(x, neuron, bias, alpha)
+    gradient = as_operand("gradient", gradient)
+    given = gather(x, neuron, bias, alpha, gradient)
     results: NeuronGradient = dispatch(_jitted_gradient(neuron.type), given, gradient)
     return results
 
@@ -60,8 +67,8 @@ def neuron_gradient(
 def _jitted(neuron_type: NeuronType) -> Any:
     def neuron(given: Arguments) -> Array:
         arguments = prepare(neuron_type, given)
-        signature = Signature(neuron_type, forward=True, bias=arguments.bias is not None)
-        (y,) = evaluate(signature, *_operands(arguments))
+        signature = signature_of(neuron_type, arguments, forward=True)
+        (y,) = evaluate(signature, *signature.ordered(operands_of(arguments)))
         return y.reshape(jnp.shape(given.x))
 
     return jax.jit(neuron, inline=True)
@@ -71,14 +78,9 @@ def _jitted(neuron_type: NeuronType) -> Any:
 def _jitted_gradient(neuron_type: NeuronType) -> Any:
     def neuron_gradient(given: Arguments, gradient: Any) -> NeuronGradient:
         g, arguments = prepare_gradient(neuron_type, gradient, given)
-        bias, slope = arguments.bias is not None, arguments.slope is not None
-        signature = Signature(neuron_type, bias=bias, bias_gradient=bias, slope_gradient=slope)
-        results = evaluate(signature, g.reshape(arguments.x.shape), *_operands(arguments))
+        signature = signature_of(neuron_type, arguments, forward=False)
+        operands = operands_of(arguments, g.reshape(arguments.x.shape))
+        results = evaluate(signature, *signature.ordered(operands))
         return as_neuron_gradient(results, given)
 
     return jax.jit(neuron_gradient, inline=True)
-
-
-def _operands(arguments: Arguments) -> list[Array]:
-    operands = (arguments.x, as_scalars(arguments), arguments.bias, arguments.slope)
-    return [operand for operand in operands if operand is not None]

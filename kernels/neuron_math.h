@@ -352,7 +352,7 @@ struct HasConstantDerivative<None> { enum { value = true }; };
 template <>
 struct HasConstantDerivative<Linear> { enum { value = true }; };
 
-// The parameters of which one that is 0 makes f constant. Then f(0) and f'(0) are also the limits at infinities, where
+// The parameters that make f constant when one of them is 0. Then f(0) and f'(0) are also the limits at infinities, where
 // arithmetic would give 0 * infinity. Kernels ask is_constant and run Constant instead.
 template <typename Op>
 struct Factors { enum { a = false, b = false }; };

@@ -19,21 +19,24 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .descriptor import Neuron, NeuronType, default_of, parameters_of, require_neuron
-from .signature import compute_dtype
+from .signature import Operands, Signature, compute_dtype
 
 __all__ = [
     "DTYPES",
     "Arguments",
+    "as_operand",
     "as_scalars",
     "channels_of",
     "floating",
     "gather",
     "on_device",
+    "operands_of",
     "plain_numbers",
     "prepare",
     "prepare_gradient",
     "require_array",
     "scalar",
+    "signature_of",
     "used_scalars",
 ]
 
@@ -64,33 +67,42 @@ class Arguments(NamedTuple):
     c: Any
 
 
-def gather(x: ArrayLike, neuron: Neuron, bias: ArrayLike | None, alpha: ArrayLike) -> Arguments:
+def gather(x: ArrayLike, neuron: Neuron, bias: ArrayLike | None, alpha: ArrayLike, *more: Any) -> Arguments:
     """The arguments as a jitted function takes them: arrays as they are, plain numbers in one array.
+
+    Args:
+      x: as in `neuron`, like the next three.
+      neuron: the neuron.
+      bias: the bias, or None.
+      alpha: the scale of x.
+      more: other arrays, such as the gradient, whose dtype x may be promoted to.
 
     Raises:
       TypeError: neuron is not a `Neuron`, or another argument is neither an array nor a number.
+      ValueError: a PReLU has no slopes.
     """
     require_neuron(neuron)
-    x = _as_operand("x", x)
+    x = as_operand("x", x)
     if bias is not None:
-        bias = _as_operand("bias", bias)
-    values: list[Any] = [alpha, neuron.a, neuron.b, neuron.c]
+        bias = as_operand("bias", bias)
+    values = {"alpha": alpha} | {name: getattr(neuron, name) for name in parameters_of(neuron.type)}
     slope = None
     if neuron.type is NeuronType.PRELU:
         if neuron.a is None:
             raise ValueError("a must be PReLU's slopes, a scalar or an array of shape [channels], got None")
-        slope, values[1] = _as_operand("a", neuron.a), None
-    plain = [_plain_number(value) for value in values]
+        slope = as_operand("a", values.pop("a"))
+    plain = [_plain_number(name, values[name]) if name in values else 0.0 for name in _SCALARS]
     if plain == _default_numbers(neuron.type) and not _has_negative_zero(plain):
         return Arguments(x, bias, slope, None, None, None, None, None)
     if None not in plain:
-        wide = getattr(x, "dtype", np.float64) == np.float64
+        x64: bool = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+        wide = x64 and any(getattr(v, "dtype", np.float64) == np.float64 for v in (x, *more))
         with np.errstate(over="ignore"):  # a number beyond the dtype becomes infinity
             packed = np.asarray(plain, np.float64 if wide else np.float32)
         return Arguments(x, bias, slope, packed, None, None, None, None)
     scalars = [
-        _as_operand(name, value) if number is None else number
-        for name, value, number in zip(_SCALARS, values, plain, strict=True)
+        as_operand(name, values[name]) if number is None else number
+        for name, number in zip(_SCALARS, plain, strict=True)
     ]
     return Arguments(x, bias, slope, None, *scalars)
 
@@ -110,22 +122,28 @@ def plain_numbers(neuron_type: NeuronType, given: Arguments) -> Any:
     return _default_numbers(neuron_type) if given.numbers is given.alpha is None else given.numbers
 
 
-def _plain_number(value: Any) -> float | None:
-    """A plain real number as a float, 0 for an unused parameter; None for anything else."""
-    if value is None:
-        return 0.0
+def _plain_number(name: str, value: Any) -> float | None:
+    """A plain real number as a float; None for anything else."""
     if type(value) is float:
         return value
+    if value is None:
+        raise TypeError(f"{name} must be a real scalar, got None")
     if isinstance(value, (bool, complex, np.bool_, np.complexfloating)):
         return None
-    return float(value) if isinstance(value, numbers.Real) else None
+    try:
+        return float(value) if isinstance(value, numbers.Real) else None
+    except OverflowError:  # an integer beyond float64
+        return math.inf if value > 0 else -math.inf
 
 
-def _as_operand(name: str, value: Any) -> Any:
-    """A value that `jax.jit` takes as one array."""
+def as_operand(name: str, value: Any) -> Any:
+    """A value that `jax.jit` takes as one array; raises for anything else."""
     if isinstance(value, jax.Array):  # a tracer too, whose __jax_array__ would add operations
         return value
     require_array(name, value)
+    dtype = getattr(value, "dtype", None)
+    if isinstance(dtype, np.dtype) and (dtype.kind in "OSUMm" or dtype == np.longdouble != np.float64):
+        raise TypeError(f"{name} must have dtype {_DTYPE_NAMES}, got {dtype}")
     return jnp.asarray(value) if hasattr(value, "__jax_array__") else value
 
 
@@ -146,7 +164,7 @@ def prepare(neuron_type: NeuronType, given: Arguments) -> Arguments:
     if given.slope is not None:
         slope = _slopes(given.slope, x).astype(dtype)
     plain = plain_numbers(neuron_type, given)
-    if isinstance(plain, list):
+    if isinstance(plain, (list, np.ndarray)):
         plain = on_device(np.asarray(plain, dtype))
     if plain is not None:
         return Arguments(x, bias, slope, jnp.asarray(plain, dtype), None, None, None, None)
@@ -171,13 +189,13 @@ def prepare_gradient(neuron_type: NeuronType, gradient: Any, given: Arguments) -
     return gradient if gradient.dtype == wide else gradient.astype(wide), prepared
 
 
-def on_device(numbers: np.ndarray) -> Array:
+def on_device(constants: Any) -> Array:
     """Constants as an array, also while JAX traces.
 
     As a residual of an eager gradient, a NumPy array would be transferred in each backward pass.
     """
     with jax.ensure_compile_time_eval():
-        array: Array = jax.device_put(numbers)
+        array: Array = jax.device_put(constants)
     return array
 
 
@@ -189,9 +207,22 @@ def as_scalars(arguments: Arguments) -> Array:
     return jnp.stack([arguments.alpha, arguments.a, arguments.b, arguments.c])
 
 
+def operands_of(arguments: Arguments, gradient: Any = None) -> Operands:
+    """The operands of a call on prepared arguments."""
+    return Operands(gradient, arguments.x, as_scalars(arguments), arguments.bias, arguments.slope)
+
+
+def signature_of(neuron_type: NeuronType, arguments: Arguments, *, forward: bool) -> Signature:
+    """The signature of y, or of the gradients of x, the bias and the slopes."""
+    bias, slope = arguments.bias is not None, arguments.slope is not None
+    if forward:
+        return Signature(neuron_type, forward=True, bias=bias)
+    return Signature(neuron_type, bias=bias, bias_gradient=bias, slope_gradient=slope)
+
+
 def require_array(name: str, value: Any) -> None:
     """Raises unless a value is an array or a number."""
-    if isinstance(value, (jax.Array, np.ndarray, np.generic, numbers.Number)):
+    if isinstance(value, (jax.Array, np.ndarray, np.generic, int, float, complex)):
         return
     if not hasattr(value, "__jax_array__"):
         raise TypeError(f"{name} must be an array or a number, got {value!r}. jnp.asarray makes an array.")
@@ -238,7 +269,7 @@ def _slopes(value: Any, x: Array) -> Array:
 
 def scalar(name: str, value: Any, neuron_type: NeuronType, dtype: np.dtype[Any]) -> Array:
     """alpha or a parameter in a dtype; raises unless it is one real number."""
-    number = _plain_number(value)
+    number = _plain_number(name, value)
     array: Any = jnp.asarray(value) if number is None else np.asarray(number)
     if array.shape != ():
         hint = "" if name == "alpha" else f": {neuron_type.name} has no parameter for each channel"

@@ -201,7 +201,7 @@ class Neuron:
 
     @classmethod
     def logarithm(cls, a: ArrayLike = 1.0, b: ArrayLike = 0.0, c: ArrayLike = -1.0) -> Neuron:
-        """f(x) = log of a*x + b to the base c; c = -1 stands for e."""
+        """f(x) = log of a*x + b to the base c, which is positive and not 1; c = -1 stands for e."""
         return cls(NeuronType.LOGARITHM, a, b, c)
 
     @classmethod
@@ -238,7 +238,10 @@ class Neuron:
 
 
 def _key(neuron: Neuron) -> tuple[Any, ...]:
-    return (neuron.type, *map(by_value, (neuron.a, neuron.b, neuron.c)))
+    key = (neuron.type, *map(by_value, (neuron.a, neuron.b, neuron.c)))
+    if neuron.type is NeuronType.PRELU:  # the gradient of slopes has their dtype
+        return *key, str(getattr(neuron.a, "dtype", type(neuron.a))), getattr(neuron.a, "weak_type", False)
+    return key
 
 
 def by_value(parameter: Any) -> Any:

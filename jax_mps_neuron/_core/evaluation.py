@@ -69,7 +69,7 @@ def gradient_terms(
 
 
 def results_of(signature: Signature, named: Operands, for_data: Terms, for_sums: Terms) -> list[Array]:
-    """The results of a gradient call from its terms, those of the sums computed apart or not."""
+    """The results of a gradient call from its terms; the sums may have terms of their own."""
     rows = tuple(signature.row_axes(named.x.ndim))
     results = [for_data.data.astype(named.x.dtype)]
     if signature.bias_gradient:

@@ -1,4 +1,4 @@
-"""`NeuronGradient`, and the results of a gradient call in the dtypes of what they are gradients of."""
+"""`NeuronGradient`, and how it is made of the results of a gradient call."""
 
 from __future__ import annotations
 

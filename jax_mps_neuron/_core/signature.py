@@ -14,9 +14,8 @@ gradients
 
 B are the batch axes: each `jax.vmap` adds one in front, so a mapped call is still one call. An operand
 shared along a batch axis has size 1 there. R are the row axes, C the channels. Neither batch nor row axes
-are
-flattened: a reshape would gather a sharded axis. x may lack channels ([*B]); it then holds one element for
-each batch entry.
+are flattened, because a reshape would gather a sharded axis. x may lack channels ([*B]); it then holds one
+element for each batch entry.
 """
 
 from __future__ import annotations
@@ -114,6 +113,10 @@ class Signature:
         common = {"neuron_type": int(self.neuron_type), "batch_axes": self.batch_axes}
         return common | {name: int(getattr(self, name)) for name in flags}
 
+    def ordered(self, operands: Operands) -> list[Any]:
+        """The operands in order, without those that the call does not have."""
+        return [getattr(operands, name) for name in self.operand_names]
+
     def named(self, operands: Sequence[Any]) -> Operands:
         """The operands by name."""
         given = dict(zip(self.operand_names, operands, strict=True))
@@ -139,9 +142,14 @@ class Signature:
         return (*self.batch_shape(operands), *x.shape[self.batch_axes :])
 
     def broadcast(self, results: Sequence[Array], operands: Sequence[Any]) -> list[Array]:
-        """The results with all batch entries, also along axes that what they read shares."""
+        """The results, broadcast to all batch axes."""
         batch = self.batch_shape(operands)
         return [jnp.broadcast_to(r, (*batch, *r.shape[self.batch_axes :])) for r in results]
+
+    def result_shapes(self, operands: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The shapes of the results."""
+        full = self.full_shape(operands)
+        return [tuple(full[d] for d in own) for own in self.result_dimensions(len(full))]
 
     def row_axes(self, rank: int) -> range:
         """The row axes of the first result, which has that rank."""

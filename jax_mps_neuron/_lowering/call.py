@@ -33,10 +33,10 @@ def emit(
     """Emits a typed-FFI custom call on row-major buffers, with int32 attributes.
 
     With `in_place`, the first result takes the buffer of the first operand. On cpu, such a call must not
-    state
-    operand layouts: XLA would copy every operand that comes from a dot or a convolution. Its operands are
-    row-major all the same. Its results may get another layout from a later user or a collective, so they
-    are pinned. An exported program cannot hold that pin, so there the call is not in place.
+    state operand layouts, because XLA would copy every operand that comes from a dot or a convolution. Its
+    operands are row-major all the same. Its results may get another layout from a later user or a
+    collective, so they are pinned. An exported program cannot hold that pin, so there the call is not in
+    place.
 
     Where XLA on cpu cannot parse attributes, they travel as the last operand, an int32 vector in the order
     of their sorted names.

@@ -10,7 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._core.arguments import Arguments, gather, plain_numbers, prepare, prepare_gradient, require_array
+from .._core.arguments import (
+    Arguments,
+    as_operand,
+    gather,
+    plain_numbers,
+    prepare,
+    prepare_gradient,
+    signature_of,
+)
 from .._core.descriptor import Neuron, NeuronType
 from .._core.results import NeuronGradient, as_neuron_gradient
 from .._core.signature import Signature
@@ -107,7 +115,7 @@ class Device:
         """
         given = gather(x, neuron, bias, alpha)
         checked = jax.eval_shape(_check(prepare, neuron.type), given)
-        signature = Signature(neuron.type, forward=True, bias=bias is not None)
+        signature = signature_of(neuron.type, given, forward=True)
         (y,) = self.execute(signature, [_like(x, checked.x), *_vectors(neuron.type, given, checked)])
         return y.reshape(np.shape(x))
 
@@ -131,11 +139,10 @@ class Device:
           ValueError: as `jax_mps_neuron.neuron_gradient`.
           MetalError: the kernel did not compile or did not run.
         """
-        require_array("gradient", gradient)
-        given = gather(x, neuron, bias, alpha)
+        gradient = as_operand("gradient", gradient)
+        given = gather(x, neuron, bias, alpha, gradient)
         _, checked = jax.eval_shape(_check(prepare_gradient, neuron.type), gradient, given)
-        has_bias, has_slope = given.bias is not None, given.slope is not None
-        signature = Signature(neuron.type, bias=has_bias, bias_gradient=has_bias, slope_gradient=has_slope)
+        signature = signature_of(neuron.type, given, forward=False)
         arrays = [_like(gradient, checked.x), _like(x, checked.x), *_vectors(neuron.type, given, checked)]
         return as_neuron_gradient(self.execute(signature, arrays), given)
 
@@ -160,7 +167,7 @@ class Device:
             raise TypeError(f"x must have dtype float32, float16 or bfloat16 on Metal, got {x.dtype}")
         full = signature.full_shape(operands)
         batch, entry = full[: signature.batch_axes], full[signature.batch_axes :]
-        shapes = [full] + [batch + entry[-1:]] * (len(signature.result_names) - 1)
+        shapes = signature.result_shapes(operands)
         if not prod(full):
             return [np.zeros(s, np.float32 if i else x.dtype) for i, s in enumerate(shapes)]
         merged = {n: _merge(o, batch) for n, o in zip(signature.operand_names, operands, strict=True)}

@@ -18,11 +18,12 @@ from jax.typing import ArrayLike
 from .._compat.avals import resharded_like, vary_together
 from .._core.arguments import (
     Arguments,
-    as_scalars,
+    as_operand,
     gather,
+    operands_of,
     prepare,
     prepare_gradient,
-    require_array,
+    signature_of,
     used_scalars,
 )
 from .._core.descriptor import FROM_Y, Neuron, NeuronType
@@ -121,8 +122,8 @@ def neuron_gradient(
       >>> neuron_gradient(jnp.ones(3), jnp.array([-1.0, 0.0, 2.0]), Neuron.relu(0.1)).data
       Array([0.1, 1. , 1. ], dtype=float32)
     """
-    require_array("gradient", gradient)
-    given = gather(x, neuron, bias, alpha)
+    gradient = as_operand("gradient", gradient)
+    given = gather(x, neuron, bias, alpha, gradient)
     jitted = _jitted_gradient(neuron.type, resolve(lowering))
     results: NeuronGradient = dispatch(jitted, given, gradient)
     return results
@@ -167,10 +168,9 @@ def _jitted(static: _Static) -> Any:
 def _jitted_gradient(neuron_type: NeuronType, lowering: str) -> Any:
     def neuron_gradient(given: Arguments, gradient: Any) -> NeuronGradient:
         g, arguments = prepare_gradient(neuron_type, gradient, given)
-        bias, slope = arguments.bias is not None, arguments.slope is not None
-        signature = Signature(neuron_type, bias=bias, bias_gradient=bias, slope_gradient=slope)
-        operands = (g.reshape(arguments.x.shape), arguments.x, as_scalars(arguments))
-        results = bind(signature, *operands, arguments.bias, arguments.slope, lowering=lowering)
+        signature = signature_of(neuron_type, arguments, forward=False)
+        operands = operands_of(arguments, g.reshape(arguments.x.shape))
+        results = bind(signature, operands, lowering=lowering)
         return as_neuron_gradient(results, given)
 
     return jax.jit(neuron_gradient, inline=True)
@@ -210,8 +210,8 @@ def _reads_y(static: _Static, perturbed: _Perturbed) -> bool:
 
 
 def _activate(static: _Static, o: Arguments) -> Array:
-    signature = Signature(static.neuron_type, forward=True, bias=o.bias is not None)
-    (y,) = bind(signature, o.x, as_scalars(o), o.bias, o.slope, lowering=static.lowering)
+    signature = signature_of(static.neuron_type, o, forward=True)
+    (y,) = bind(signature, operands_of(o), lowering=static.lowering)
     return y
 
 
@@ -243,8 +243,7 @@ def _neuron_bwd(static: _Static, residuals: Any, gradient: Array) -> tuple[Array
             slope_gradient=wanted["slope"],
             from_y=_reads_y(static, perturbed) and static.neuron_type in FROM_Y,
         )
-        operands = (gradient, o.x, as_scalars(o), o.bias, o.slope)
-        results = bind(signature, *operands, lowering=static.lowering)
+        results = bind(signature, operands_of(o, gradient), lowering=static.lowering)
         made = dict(zip(signature.result_names, results, strict=True))
         cotangents["x"] = made["data"]
         cotangents["bias"] = made.get("bias_gradient")
@@ -265,12 +264,11 @@ def _scalar_cotangents(
 ) -> dict[str, Array]:
     """Cotangents of the named scalars, in the compute dtype."""
     dtype = compute_dtype(o.x)
-    signature = Signature(neuron_type, forward=True, bias=o.bias is not None)
+    signature = signature_of(neuron_type, o, forward=True)
 
     def forward(*scalars: Array) -> Array:
         at = o._replace(x=o.x.astype(dtype), **dict(zip(names, scalars, strict=True)))
-        operands = [v for v in (at.x, as_scalars(at), at.bias, at.slope) if v is not None]
-        return evaluate(signature, *operands)[0]
+        return evaluate(signature, *signature.ordered(operands_of(at)))[0]
 
     _, vjp = jax.vjp(forward, *(getattr(o, name) for name in names))
     return dict(zip(names, vjp(gradient.astype(dtype)), strict=True))

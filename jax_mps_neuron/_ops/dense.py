@@ -43,14 +43,14 @@ def fully_connected(
       residual: "x", which is here the product, or "y", as in `neuron`.
 
     Returns:
-      y, of shape [..., outputs] and x's dtype. Each gradient has the dtype of what it is the gradient of.
+      y, shape [..., outputs], in x's dtype. Each gradient has the shape and dtype of its argument.
 
     Raises:
-      TypeError: x, weights, bias or slopes are not of a floating dtype, a parameter is not real, or neuron
+      TypeError: x, weights, bias or slopes do not have a floating dtype, a parameter is not real, or neuron
         is not a `Neuron`.
-      ValueError: weights is not a matrix or has not a row for each channel of x, bias or slopes are not as
-        many as its columns, a PReLU has no slopes, a parameter is not a scalar, the lowering is
-        unknown, or the residual is none of the type's.
+      ValueError: weights is not a matrix with one row per channel of x, bias or slopes do not match its
+        columns, a PReLU has no slopes, a parameter is not a scalar, the lowering is unknown, or the neuron
+        type does not support the residual.
     """
     require_neuron(neuron)
     x, w = floating("x", x), floating("weights", weights)

@@ -13,7 +13,8 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
-from .._core.arguments import DTYPES, Arguments, as_scalars, gather, prepare
+from .._compat.avals import vary_together
+from .._core.arguments import DTYPES, Arguments, gather, operands_of, prepare, signature_of
 from .._core.descriptor import FROM_Y, Neuron, NeuronType
 from .._core.evaluation import evaluate
 from .._core.signature import Signature, compute_dtype
@@ -64,7 +65,7 @@ def fixed(
     @cache
     def jitted(static: _Static) -> Any:
         def activation(x: Array) -> Array:
-            return _activate(static, *prepare(neuron.type, gather(x, neuron, None, 1.0)))
+            return _activate(static, *vary_together(prepare(neuron.type, gather(x, neuron, None, 1.0))))
 
         return jax.jit(activation, inline=True)
 
@@ -89,16 +90,15 @@ def supported(x: Any) -> Array | None:
 def _promoted(x: Any, neuron: Neuron) -> Array | None:
     """x in the dtype to which it and the parameter a promote; None where no neuron covers the two."""
     array = supported(x)
-    if (
-        array is None or neuron.a is None or type(neuron.a) in (int, float)
-    ):  # bool and NumPy's numbers promote
+    # A bool and NumPy's numbers promote x, a Python number does not.
+    if array is None or neuron.a is None or type(neuron.a) in (int, float):
         return array
     a = jnp.asarray(neuron.a)
     per_channel = neuron.type is NeuronType.PRELU
     real = jnp.issubdtype(a.dtype, jnp.floating) or jnp.issubdtype(a.dtype, jnp.integer)
     if not (per_channel or a.shape == ()) or not real or (per_channel and a.dtype not in DTYPES):
         return None
-    if not (array.weak_type and a.weak_type):
+    if not (array.weak_type and (a.weak_type or jnp.issubdtype(a.dtype, jnp.integer))):
         array = array.astype(jnp.result_type(array, a))
     return supported(array)
 
@@ -124,7 +124,7 @@ def _static(
 @cache
 def _jitted(static: _Static) -> Any:
     def activation(given: Arguments) -> Array:
-        return _activate(static, *prepare(static.neuron_type, given))
+        return _activate(static, *vary_together(prepare(static.neuron_type, given)))
 
     return jax.jit(activation, inline=True)
 
@@ -134,8 +134,8 @@ def _activate(static: _Static, *arguments: Any) -> Array:
     o = Arguments(*arguments)
     if static.value is not None:
         return static.value(o.x)
-    signature = Signature(static.neuron_type, forward=True)
-    (y,) = bind(signature, o.x, as_scalars(o), o.slope, lowering=static.lowering)
+    signature = signature_of(static.neuron_type, o, forward=True)
+    (y,) = bind(signature, operands_of(o), lowering=static.lowering)
     return y
 
 
@@ -150,12 +150,11 @@ def _activate_jvp(
     name = "a" if o.slope is None else "slope"
     move = getattr(moves, name)
     if move is not None and not isinstance(move, SymbolicZero):
-        signature = Signature(static.neuron_type, forward=True)
+        signature = signature_of(static.neuron_type, o, forward=True)
 
         def of_parameter(value: Array) -> Array:
             at = o._replace(x=o.x.astype(compute_dtype(o.x)), **{name: value})
-            operands = [v for v in (at.x, as_scalars(at), at.slope) if v is not None]
-            return evaluate(signature, *operands)[0]
+            return evaluate(signature, *signature.ordered(operands_of(at)))[0]
 
         _, moved = jax.jvp(of_parameter, [getattr(o, name)], [move])
         tangent = moved.astype(y.dtype) if tangent is None else tangent + moved.astype(y.dtype)
@@ -176,5 +175,6 @@ def _data(static: _Static, o: Arguments, gradient: Array) -> Array:
         bias = jnp.full(1, -jnp.finfo(dtype).tiny, dtype)
     from_y = static.reads_y and static.neuron_type in FROM_Y
     signature = Signature(static.neuron_type, bias=bias is not None, from_y=from_y)
-    (data,) = bind(signature, gradient, x, as_scalars(o), bias, o.slope, lowering=static.lowering)
+    operands = operands_of(o._replace(x=x, bias=bias), gradient)
+    (data,) = bind(signature, operands, lowering=static.lowering)
     return data.reshape(o.x.shape)

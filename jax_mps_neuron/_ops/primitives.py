@@ -23,7 +23,7 @@ from jax.interpreters import partial_eval as pe
 
 from .._compat.avals import spec_of, typed
 from .._core.evaluation import evaluate
-from .._core.signature import Signature, compute_dtype
+from .._core.signature import Operands, Signature, compute_dtype
 from .._lowering import rules
 
 __all__ = ["bind", "neuron_gradient_p", "neuron_p"]
@@ -34,20 +34,21 @@ neuron_gradient_p = Primitive("neuron_gradient")
 neuron_gradient_p.multiple_results = True
 
 
-def bind(signature: Signature, *operands: Array | None, lowering: str) -> list[Array]:
+def bind(signature: Signature, operands: Operands, *, lowering: str) -> list[Array]:
     """Binds the primitive of a signature.
 
     Args:
       signature: what the call computes.
-      operands: the operands in order; an absent one may be None.
+      operands: the operands; an absent one is None.
       lowering: the resolved lowering.
 
     Returns:
       The results, in the order of `Signature.result_names`.
     """
     primitive = neuron_p if signature.forward else neuron_gradient_p
-    present = [operand for operand in operands if operand is not None]
-    return primitive.bind(*present, signature=signature, lowering=lowering, in_place=not signature.forward)
+    return primitive.bind(
+        *signature.ordered(operands), signature=signature, lowering=lowering, in_place=not signature.forward
+    )
 
 
 # Abstract evaluation
@@ -63,11 +64,12 @@ def _avals(*operands: Any, signature: Signature, **parameters: Any) -> list[Shap
         for d, axis in zip(own, spec_of(operand), strict=True):
             if d is not None and axes[d] is None and axis not in axes:
                 axes[d] = axis
-    of_sums = signature.result_dimensions(len(full))[1:]
     arrays = [v for v in (signature.named(operands).gradient, x) if v is not None]
     first = typed(full, x.dtype, axes, operands).update(weak_type=all(v.weak_type for v in arrays))
-    return [first] + [
-        typed([full[d] for d in own], compute_dtype(x), [axes[d] for d in own], operands) for own in of_sums
+    _, *sums = zip(signature.result_shapes(operands), signature.result_dimensions(len(full)), strict=True)
+    return [
+        first,
+        *(typed(shape, compute_dtype(x), [axes[d] for d in own], operands) for shape, own in sums),
     ]
 
 

@@ -119,10 +119,9 @@ def run(arguments: argparse.Namespace) -> int:
     types = [*arguments.named, *arguments.types] or list(NeuronType)
     folder = arguments.output or _FOLDER
     try:
-        if arguments.output is None and not folder.exists():
-            folder.mkdir()
-            (folder / ".gitignore").write_text("*\n")
         folder.mkdir(parents=True, exist_ok=True)
+        if arguments.output is None:
+            (folder / ".gitignore").write_text("*\n")
         for neuron_type in types:
             for theme in arguments.themes:
                 draw(neuron_type, theme, folder / f"{neuron_type.name.lower()}-{theme}.{arguments.format}")

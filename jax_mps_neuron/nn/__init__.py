@@ -1,12 +1,12 @@
-"""`jax.nn` with a neuron's gradient: write ``from jax_mps_neuron import nn`` in place of ``from jax import
-nn``.
+"""`jax.nn` with a neuron's gradient: ``from jax_mps_neuron import nn`` in place of ``from jax import nn``.
 
 Every public name of the installed `jax.nn` is here. The activations below are this package's. Each has the
 signature, the defaults, the dtype rules (weak types too) and the edge values of its namesake, works in
 forward and reverse mode, and in either mode is one neuron-gradient call where a kernel can run. At a kink
 they take the derivative that `jax.nn` takes. Inputs that no neuron covers go to `jax.nn`: integers, complex
 numbers, other dtypes than float32, float16, bfloat16 and float64, parameters that are not scalars (except
-`leaky_relu`'s slope per channel), and the approximate `gelu`. Every other name is `jax.nn`'s own.
+`leaky_relu`'s slope per channel), and the approximate `gelu`. Every other name is `jax.nn`'s own. A star
+import brings only the activations.
 
 float16 and bfloat16 inputs are computed in float32 and rounded once. `jax_mps_neuron.neuron` adds a bias,
 alpha, fused gradients of learned slopes, and the choice of a route.
@@ -39,7 +39,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(jax.nn, name)
+    try:
+        return getattr(jax.nn, name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:

@@ -173,13 +173,14 @@ def selu(x: ArrayLike) -> Array:
       >>> nn.selu(jnp.array([0.0, 1.0]))
       Array([0.       , 1.050701 ], dtype=float32)
     """
-    if supported(x) is None:
+    array = supported(x)
+    if array is None:
         return jax.nn.selu(x)
-    y: Array = _selu(x)
+    y: Array = _selu(array)
     return y
 
 
-@partial(jax.jit, inline=True)
+@jax.jit
 def _selu(x: ArrayLike) -> Array:
     return 1.0507009873554804934193349852946 * elu(x, 1.6732632423543772848170429916717)
 

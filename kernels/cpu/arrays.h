@@ -47,7 +47,7 @@ struct Operand {
     return p;
   }
 
-  // Whether all entries share the operand, and whether none do. Both are true of an absent operand.
+  // Whether all entries share the operand, and whether none does. Both are true of an absent operand.
   bool shared(const Batch& batch) const {
     return !present || std::all_of(steps, steps + batch.axes, [](int64_t step) { return step == 0; });
   }

@@ -298,7 +298,7 @@ NEURON_INLINE bool is_identity(const Strip& s) {
   return std::is_same_v<Op, None> && same;
 }
 
-// The bias gradient then.
+// Computes the bias gradient in that case.
 void sum_strip(const Strip s) {
   for (int64_t i = 0; i < s.rows; ++i) {
     const Stored* gradient = static_cast<const Stored*>(s.gradient) + i * s.stride;

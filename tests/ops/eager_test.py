@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jax_mps_neuron as jmn
@@ -62,3 +63,34 @@ def test_an_eager_gradient_passes_a_transfer_guard(neuron):
     with jax.transfer_guard("disallow"):
         found = backward(X, X, BIAS)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, found, expected))
+
+
+S = jnp.float32(0.3)
+ON_DEVICE = {
+    "elu": lambda x: jmn.neuron(x, jmn.Neuron.elu(S)),
+    "alpha": lambda x: jmn.neuron(x, jmn.Neuron.tanh(1.5, 0.5), alpha=S),
+    "nn.elu": lambda x: nn.elu(x, S),
+    "nn.leaky_relu": lambda x: nn.leaky_relu(x, S),
+    **{f"nn.{name}, default": getattr(nn, name) for name in ("elu", "leaky_relu", "hard_sigmoid", "selu")},
+}
+
+
+@pytest.mark.parametrize("name", ON_DEVICE)
+def test_arrays_on_the_device_pass_a_transfer_guard_both_ways(name):
+    def both(x):
+        y, vjp = jax.vjp(ON_DEVICE[name], x)
+        return y, vjp(x)
+
+    expected = both(X)
+    with jax.transfer_guard("disallow"):
+        found = both(X)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, found, expected))
+
+
+@pytest.mark.parametrize("name", ["x", "bias", "slopes", "gradient"])
+def test_an_array_on_the_host_does_not_pass(name):
+    arrays = {"x": X, "bias": BIAS, "slopes": BIAS, "gradient": X}
+    arrays[name] = np.asarray(arrays[name])
+    neuron = jmn.Neuron.prelu(arrays["slopes"])
+    with jax.transfer_guard("disallow"), pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed"):
+        jmn.neuron_gradient(arrays["gradient"], arrays["x"], neuron, arrays["bias"], alpha=0.5)

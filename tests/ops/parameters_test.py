@@ -9,7 +9,7 @@ import pytest
 
 import jax_mps_neuron as jmn
 from jax_mps_neuron import Neuron, NeuronType, nn
-from support.arrays import assert_close, draw
+from support.arrays import assert_close, draw, x64
 from support.zoo import neurons
 
 USED = {
@@ -175,3 +175,60 @@ def test_nn_has_every_name_of_jax_nn_and_no_other():
         assert leaked not in dir(nn)
     with pytest.raises(AttributeError):
         nn.no_such_activation  # noqa: B018
+
+
+class Wrapped:
+    """What JAX converts by `__jax_array__`."""
+
+    def __jax_array__(self):
+        return jnp.ones((2, 3))
+
+
+def test_an_object_that_converts_to_an_array():
+    x, elu = jnp.ones((2, 3)), Neuron.elu(0.5)
+    for module in (jmn, jmn.reference):
+        assert module.neuron_gradient(Wrapped(), Wrapped(), elu).data.shape == (2, 3)
+    for function in (nn.selu, nn.elu, nn.gelu, lambda w: jmn.neuron(w, elu, x[0], alpha=1.0)):
+        np.testing.assert_array_equal(function(Wrapped()), function(x))
+
+
+@pytest.mark.parametrize("function", [jmn.neuron, jmn.reference.neuron])
+def test_a_missing_parameter_is_an_error(function):
+    x = jnp.ones((2, 3))
+    with pytest.raises(TypeError, match="alpha must be a real scalar, got None"):
+        function(x, Neuron.elu(), alpha=None)
+    for name, neurons_of in USED.items():
+        for parameter in neurons_of if name != "PRELU" else ():
+            broken = jax.tree.map(lambda leaf: leaf, Neuron(NeuronType[name]))
+            object.__setattr__(broken, parameter, None)  # as tree.map may leave it
+            with pytest.raises(TypeError, match=f"{parameter} must be a real scalar, got None"):
+                function(x, broken)
+
+
+def test_numbers_keep_the_precision_of_the_gradient():
+    with x64(True):
+        g, x, bias = jnp.ones(3, "float64"), jnp.ones(3, "float32"), jnp.zeros(3, "float64")
+        got = jmn.neuron_gradient(g, x, Neuron.softplus(), bias, alpha=0.1)
+        assert abs(float(got.bias[0]) - 1 / (1 + np.exp(-0.1))) < 1e-15
+    with np.errstate(all="raise"):
+        assert float(jmn.neuron(np.ones(2), Neuron.none(), alpha=1e300)[0]) == np.inf
+        assert float(jmn.neuron(np.ones(2), Neuron.none(), alpha=-(10**400))[0]) == -np.inf
+
+
+def test_the_dtype_of_a_slope_is_part_of_a_static_neuron():
+    x = jnp.ones((2, 3))
+    gradient = jax.jit(lambda x, n: jmn.neuron_gradient(x, x, n), static_argnums=1)
+    for dtype in ("float32", "bfloat16"):
+        assert gradient(x, Neuron.prelu(jnp.asarray(0.25, dtype))).a.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", ["<U1", "object"])
+def test_arrays_that_jax_does_not_have(dtype):
+    with pytest.raises(TypeError, match=r"x must have dtype float32.*got"):
+        jmn.neuron(np.asarray(["1"], dtype), Neuron.elu())
+
+
+@pytest.mark.parametrize("name", ["elu", "leaky_relu"])
+def test_weak_types_with_an_integer_parameter(name):
+    ours, theirs = getattr(nn, name)(1.5, jnp.int32(2)), getattr(jax.nn, name)(1.5, jnp.int32(2))
+    assert (ours.dtype, ours.weak_type) == (theirs.dtype, theirs.weak_type)

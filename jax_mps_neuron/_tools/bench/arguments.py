@@ -9,12 +9,11 @@ from pathlib import Path
 
 from ..._core.descriptor import NeuronType
 from .modes import MODES
-from .peers import CUSTOM_CALL, INLINE, JAX_NN, TORCH, TORCH_COMPILE, XLA
+from .peers import PEERS
 
-__all__ = ["DTYPES", "PEERS", "add_arguments", "file_argument", "shape_argument", "type_argument"]
+__all__ = ["DTYPES", "add_arguments", "file_argument", "shape_argument", "type_argument"]
 
 DTYPES = ("float32", "float16", "bfloat16")
-PEERS = (CUSTOM_CALL, INLINE, XLA, JAX_NN, TORCH, TORCH_COMPILE)
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 

@@ -12,11 +12,10 @@ import jax
 
 from ..._core.descriptor import NeuronType
 from . import latency, torch_peers
-from .arguments import PEERS
 from .machine import machine
 from .measure import Plan, grid, sweep
 from .modes import MODES, STEP, USUAL
-from .peers import TORCH, TORCH_COMPILE, our_route
+from .peers import PEERS, TORCH, TORCH_COMPILE, our_route
 from .report import load, text
 
 __all__ = ["run"]

@@ -19,6 +19,7 @@ __all__ = [
     "CUSTOM_CALL",
     "INLINE",
     "JAX_NN",
+    "PEERS",
     "PLAIN",
     "TORCH",
     "TORCH_COMPILE",
@@ -32,6 +33,7 @@ __all__ = [
 # The names of the peers in tables and in the JSON.
 CUSTOM_CALL, INLINE, XLA, JAX_NN = "custom call", "inline", "XLA", "jax.nn"
 TORCH, TORCH_COMPILE = "torch", "torch.compile"
+PEERS = (CUSTOM_CALL, INLINE, XLA, JAX_NN, TORCH, TORCH_COMPILE)
 
 Activation = Callable[[Array, Neuron, "Array | None"], Array]
 

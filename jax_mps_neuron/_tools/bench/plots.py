@@ -14,12 +14,11 @@ from matplotlib.patches import Patch
 
 from ..themes import FONT_SIZE, THEMES, WIDTH, Theme, save, settings, style
 from .modes import BARRIERS, CHAIN, DX, DX_DBIAS, FORWARD, STEP
-from .peers import CUSTOM_CALL, INLINE, JAX_NN, TORCH, TORCH_COMPILE, XLA
+from .peers import PEERS
 from .report import bandwidth, groups, median, title
 
 __all__ = ["draw"]
 
-_PEERS = (CUSTOM_CALL, INLINE, XLA, JAX_NN, TORCH, TORCH_COMPILE)
 _DRAWN = (CHAIN, BARRIERS, DX_DBIAS, DX, FORWARD)
 _FLOOR = "floor: g * x"
 _BAR = 0.125  # inches
@@ -36,7 +35,7 @@ def draw(results: Sequence[dict[str, Any]], path: Path, theme: str = "light") ->
     if not panels:
         raise ValueError("nothing to draw: only sweeps, and modes with a bandwidth, have pictures")
     colors = THEMES[theme]
-    peers = [name for name in _PEERS if any(name in cell["ms"] for group, _ in panels for cell in group)]
+    peers = [name for name in PEERS if any(name in cell["ms"] for group, _ in panels for cell in group)]
     heights = [3.6 if sweep else 1.1 + _spacing(group) * len(group) for group, sweep in panels]
     legend = 0.3 * math.ceil((len(peers) + 1) / 2)
     with matplotlib.rc_context(settings(path.stem)):
@@ -71,12 +70,12 @@ def _drawn(result: dict[str, Any]) -> list[list[dict[str, Any]]]:
 
 
 def _peers(group: Sequence[dict[str, Any]]) -> list[str]:
-    return [name for name in _PEERS if any(name in cell["ms"] for cell in group)]
+    return [name for name in PEERS if any(name in cell["ms"] for cell in group)]
 
 
 def _colors(theme: Theme) -> dict[str, str]:
     shades = (*theme.blues, *theme.oranges, *theme.greens)
-    return dict(zip(_PEERS, shades, strict=True))
+    return dict(zip(PEERS, shades, strict=True))
 
 
 def _handles(peers: Sequence[str], theme: Theme, sweep: bool) -> list[Any]:
@@ -98,7 +97,7 @@ def _bars(axis: Any, group: Sequence[dict[str, Any]], theme: Theme) -> None:
     colors, width = _colors(theme), _BAR / _spacing(group)
     end = 1.25 * max(bandwidth(cell, cell["floor"]) for cell in group)
     for y, cell in enumerate(group):
-        names = [name for name in _PEERS if name in cell["ms"]]
+        names = [name for name in PEERS if name in cell["ms"]]
         half = width * len(names) / 2
         places = [y - half + (i + 0.5) * width for i in range(len(names))]
         speeds = [bandwidth(cell, name) for name in names]
