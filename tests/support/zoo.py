@@ -50,13 +50,12 @@ def scalars(neuron: Neuron, alpha: float = 1.0, dtype: str = "float32"):
 
 NAMES = list(neurons())
 
-# For tests of code that does not know the type: with a call of its own, with slopes, and with parameters
-# alone.
+# For tests of code that does not know the type: without parameters, with slopes, with scalar parameters.
 SOME = ["gelu", "prelu", "linear"]
 
 
 def some_in_every_dtype() -> list[tuple[str, str]]:
-    """(name, dtype): every neuron in float32 and float64, and some in the dtypes that are rounded to."""
+    """(name, dtype): every neuron in the dtypes that calls compute in, and some in the 16-bit ones."""
     every = [(name, dtype) for dtype in ("float32", "float64") for name in NAMES]
     return every + [(name, dtype) for dtype in ("float16", "bfloat16") for name in SOME]
 
