@@ -148,6 +148,7 @@ MUTATIONS = {
 
 
 @pytest.mark.usefixtures("metal_cache")
+@pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_broken_kernel_is_noticed(mutation, tmp_path):
     before, after, name = MUTATIONS[mutation]

@@ -15,6 +15,8 @@ from support.metal_host import build
 
 HOST = build.HERE
 
+pytestmark = pytest.mark.slow  # a compilation with ThreadSanitizer for each test
+
 ALL_SUMS = metal.Kernel(NeuronType.PRELU, "float16", False, True, True, True)
 KERNELS = [
     ALL_SUMS,

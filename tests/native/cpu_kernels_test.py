@@ -24,6 +24,9 @@ from support.arrays import DTYPES, assert_close
 from support.bounds import DENSE, POINTS, WORSE, check_bounds, check_no_worse, fused_probe
 from support.cpu_kernels import build
 
+# Building the kernels once more takes as long as a fifth of all other tests.
+pytestmark = pytest.mark.slow
+
 TOOLCHAINS = {"host": build.HOST, "sse4": build.NEHALEM, "aarch64": build.AARCH64}
 
 

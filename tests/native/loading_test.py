@@ -30,7 +30,7 @@ def test_a_library_of_a_newer_ffi_is_not_registered():
 def test_a_library_of_another_version_is_not_used(monkeypatch, native_library):
     monkeypatch.setattr(native, "_ABI", native._ABI + 1)
     with pytest.raises(
-        native._UnusableError, match=r"libjax_mps_neuron\S+ is of another version than this package"
+        native._UnusableError, match=r"libjax_mps_neuron\S+ belongs to another version of this package"
     ):
         native._open()
 
@@ -76,7 +76,7 @@ def test_everything_works_without_a_library(library, tmp_path):
     assert result.returncode == 0, result.stderr
     problem, gradient, warning, error = result.stdout.splitlines()
     assert problem in warning
-    assert "holds the custom call jax_mps_neuron.neuron, which cannot run here" in warning
+    assert "contains the custom call jax_mps_neuron.neuron, which cannot run here" in warning
     assert "jax_mps_neuron.neuron" in error
     assert ("was not built" if library == "absent" else "does not load") in problem
     x = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
@@ -85,8 +85,9 @@ def test_everything_works_without_a_library(library, tmp_path):
 
 
 def test_isa_environment_variable():
-    code = "from jax_mps_neuron import native; print(native.isa())"
+    code = "from jax_mps_neuron._lowering import native; print(native.isa())"
     assert run_python(code, JAX_MPS_NEURON_ISA="baseline").stdout.strip() == "baseline"
     wrong = run_python(code, JAX_MPS_NEURON_ISA="sse9")
     assert wrong.returncode == 1
-    assert f"JAX_MPS_NEURON_ISA is 'sse9'; on this machine it may be one of {native.isas()}" in wrong.stderr
+    expected = f"JAX_MPS_NEURON_ISA must be one of {native.isas()} on this machine, got 'sse9'"
+    assert expected in wrong.stderr

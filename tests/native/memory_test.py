@@ -40,7 +40,7 @@ def allowed(name: str, kind: NeuronType, dtype: str) -> int:
     return 3 if kind in (T.GELU, T.PRELU) else 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", list(NEURONS), ids=lambda kind: kind.name.lower())
 def test_step(kind, dtype):
     activation = ROWS * CHANNELS * jnp.dtype(dtype).itemsize

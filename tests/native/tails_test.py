@@ -20,8 +20,8 @@ CHANNELS = (1, 3, 5, 7, 13, 37, 67)
 def test_an_infinite_slope_of_the_padding(dtype):
     """f'(0) is infinite, and 0 times infinity is NaN. Joined rows keep other columns' sums behind it."""
     calls = []
-    for channels in CHANNELS:
-        for rows in (1, 3, 67, 1025):
+    for channels in (1, 3, 5, 37):
+        for rows in (1, 67, 1025):
             x = jnp.abs(draw(rows, (rows, channels), dtype)) + jnp.asarray(0.5, dtype)
             bias = jnp.zeros(channels, dtype)
             calls.append(Call(draw(channels, x.shape, dtype), x, jmn.Neuron.logarithm(1.0, 0.0), bias))

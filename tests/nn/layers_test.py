@@ -13,6 +13,8 @@ import pytest
 import jax_mps_neuron as jmn
 from jax_mps_neuron._lowering import native
 
+pytestmark = pytest.mark.slow  # Flax and Equinox take long to install
+
 
 @pytest.fixture
 def recipe():

@@ -63,8 +63,10 @@ def batched(which, size, neuron):
     return operands, in_axes
 
 
-@pytest.mark.parametrize("which", AXES)
-@pytest.mark.parametrize("name", ["gelu", "tanh", "prelu"])
+NAMED = [(which, name) for which in AXES for name in ("tanh", "prelu")]
+
+
+@pytest.mark.parametrize(("which", "name"), [*NAMED, ("x", "gelu"), ("all", "gelu")])
 @pytest.mark.parametrize("size", [3, 1, 0])
 def test_vmap(which, name, size, lowering):
     operands, in_axes = batched(which, size, zoo.neurons(4)[name])
@@ -77,7 +79,7 @@ def test_vmap(which, name, size, lowering):
     def element(i):
         return run(
             *(
-                o if axis is None else jax.tree.map(lambda p, axis=axis: np.take(p, i, axis), o)
+                o if axis is None else jax.tree.map(lambda p, axis=axis: np.take(np.asarray(p), i, axis), o)
                 for o, axis in zip(operands, in_axes, strict=True)
             )
         )

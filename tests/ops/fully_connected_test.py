@@ -129,25 +129,33 @@ def test_inline_has_no_call():
 
 
 REFUSED = [
-    (ValueError, r"weights has 4 rows \(shape \(4, 5\)\), but x has 5 channels", (G, W, Neuron.gelu())),
     (
         ValueError,
-        r"weights has shape \(5,\); it may have shape \[channels of x, outputs\]",
+        r"^weights must have 5 rows to match x's channels, got shape \(4, 5\)",
+        (G, W, Neuron.gelu()),
+    ),
+    (
+        ValueError,
+        r"^weights must have shape \[channels, outputs\], got \(5,\)",
         (X, BIAS, Neuron.gelu()),
     ),
-    (ValueError, "x is a scalar, which has no channels", (1.0, W, Neuron.gelu())),
     (
         ValueError,
-        r"bias has shape \(4,\), but weights has 5 columns; it may .*\(5,\)",
+        r"^x must have shape \[\.\.\., channels\] with weights, got a scalar",
+        (1.0, W, Neuron.gelu()),
+    ),
+    (
+        ValueError,
+        r"^bias must have shape \(5,\) to match the columns of weights, got \(4,\)",
         (X, W, Neuron.gelu(), X[0]),
     ),
-    (ValueError, r"a \(PRELU's slopes\) has shape \(4,\), but weights has 5", (X, W, Neuron.prelu(X[0]))),
-    (ValueError, "neuron is a PRELU without slopes", (X, W, Neuron(jmn.NeuronType.PRELU))),
-    (ValueError, r"alpha has shape \(5,\)", (X, W, Neuron.gelu(), BIAS, BIAS)),
-    (TypeError, "neuron is 'gelu'", (X, W, "gelu")),
-    (TypeError, "weights has dtype int32", (X, W.astype("int32"), Neuron.gelu())),
-    (TypeError, "x is .*; it may be an array", ([1.0, 2.0, 3.0, 4.0], W, Neuron.gelu())),
-    (TypeError, "bias has dtype int32", (X, W, Neuron.gelu(), BIAS.astype("int32"))),
+    (ValueError, r"^a \(PReLU's slopes\) must have shape \(5,\) .* got \(4,\)", (X, W, Neuron.prelu(X[0]))),
+    (ValueError, r"^a must be PReLU's slopes, .* got None", (X, W, Neuron(jmn.NeuronType.PRELU))),
+    (ValueError, r"^alpha must be a scalar, got shape \(5,\)", (X, W, Neuron.gelu(), BIAS, BIAS)),
+    (TypeError, "^neuron must be a jax_mps_neuron.Neuron, got 'gelu'", (X, W, "gelu")),
+    (TypeError, "weights must have dtype .* got int32", (X, W.astype("int32"), Neuron.gelu())),
+    (TypeError, r"^x must be an array or a number, got \[1\.0", ([1.0, 2.0, 3.0, 4.0], W, Neuron.gelu())),
+    (TypeError, "bias must have dtype .* got int32", (X, W, Neuron.gelu(), BIAS.astype("int32"))),
 ]
 
 
@@ -158,5 +166,5 @@ def test_refuses(error, message, arguments):
 
 
 def test_refuses_an_unknown_lowering():
-    with pytest.raises(ValueError, match="lowering is 'fast'; it may be one of"):
+    with pytest.raises(ValueError, match=r"^lowering must be one of .* got 'fast'"):
         jmn.fully_connected(X, W, Neuron.gelu(), lowering="fast")

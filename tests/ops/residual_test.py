@@ -150,7 +150,7 @@ def test_edges(lowering):
 def test_refuses_y_of_others(kind):
     neuron = jmn.Neuron.prelu(BIAS) if kind is jmn.NeuronType.PRELU else jmn.Neuron(kind)
     with pytest.raises(
-        ValueError, match=f"residual is 'y' for {kind.name}; it may be 'x', or 'y' for NONE"
+        ValueError, match=f"^this neuron type does not support residual 'y': {kind.name}\\. Use 'x'"
     ):
         jmn.neuron(X, neuron, residual="y")
 
@@ -158,9 +158,7 @@ def test_refuses_y_of_others(kind):
 @pytest.mark.parametrize("residual", ["z", None, True, X])
 def test_refuses_what_is_no_residual(residual):
     for call in (jmn.neuron, lambda x, n, **options: jmn.fully_connected(x, x.T, n, **options)):
-        with pytest.raises(
-            ValueError, match=r"(?s)residual is .* for TANH; it may be 'x', or 'y' for NONE"
-        ):
+        with pytest.raises(ValueError, match=r"^residual must be 'x' or 'y', got "):
             call(X, jmn.Neuron.tanh(), residual=residual)
 
 
@@ -184,6 +182,4 @@ def test_a_neuron_that_is_differentiated_along():
 
     for neuron, from_y in ((jmn.Neuron.sigmoid(), True), (jmn.Neuron.tanh(), False)):
         program = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(neuron, X))
-        assert ("from_y=True" in program) == from_y
-        d, _ = jax.grad(loss, (0, 1))(neuron, X)
-        assert d.c == 0.0
+        assert ("(gradient, y, scalars)" in program) == from_y

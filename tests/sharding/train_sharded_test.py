@@ -28,6 +28,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_one_device(native_library):
     result = run("--epochs", "2", "--mesh", "2x1", "4x1", "8x1", "4x2")
     assert result.returncode == 0, result.stderr
