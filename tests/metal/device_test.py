@@ -135,7 +135,9 @@ def test_whole_pages_of_what_is_not_contiguous(fake_metal):
     operands = [np.asarray(draw(1, (8, rows // 4, 4)))[::2], np.asarray(draw(2, (8, 4)))[::2]]
     signature = Signature(NeuronType.TANH, forward=True, batch_axes=1)
     (y,) = Device().execute(signature, operands)
-    (want,) = primitives.bind(signature, *map(jnp.asarray, operands), lowering="inline")
+    (want,) = primitives.bind(
+        signature, signature.named(list(map(jnp.asarray, operands))), lowering="inline"
+    )
     assert_close(y, want, factor=2)
 
 
@@ -213,11 +215,15 @@ def test_matrices(leading, fake_metal):
         NeuronType.PRELU, bias=True, bias_gradient=True, slope_gradient=True, batch_axes=axes
     )
     results = Device().execute(signature, operands)
-    expected = primitives.bind(signature, *map(jnp.asarray, operands), lowering="inline")
+    expected = primitives.bind(
+        signature, signature.named(list(map(jnp.asarray, operands))), lowering="inline"
+    )
     for got, want in zip(results, expected, strict=True):
         assert got.shape == want.shape
         assert_close(got, want, factor=8)
     signature = Signature(NeuronType.PRELU, forward=True, bias=True, batch_axes=axes)
     (y,) = Device().execute(signature, operands[1:])
-    (want,) = primitives.bind(signature, *map(jnp.asarray, operands[1:]), lowering="inline")
+    (want,) = primitives.bind(
+        signature, signature.named(list(map(jnp.asarray, operands[1:]))), lowering="inline"
+    )
     assert_close(y, want, factor=2)

@@ -51,7 +51,10 @@ def test_shared_along_some_axes(signature, native_library):
     @jax.jit
     def both(every):
         return [
-            (bind(signature, *operands, lowering="custom_call"), evaluate(signature, *operands))
+            (
+                bind(signature, signature.named(operands), lowering="custom_call"),
+                evaluate(signature, *operands),
+            )
             for operands in every
         ]
 
