@@ -59,6 +59,12 @@ def native_library():
     return native.library()
 
 
+def shared(tmp_path_factory) -> Path:
+    """The temporary folder of this run of the tests, which pytest-xdist's workers share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 FAKE_METAL = Path(__file__).parent / "support" / "metal_fake"
 
 
@@ -66,7 +72,8 @@ FAKE_METAL = Path(__file__).parent / "support" / "metal_fake"
 def metal_cache(tmp_path_factory):
     """Where compiled Metal source is kept; what executes it is skipped, with the reason, where no compiler
     takes it."""
-    folder = tmp_path_factory.mktemp("metal")
+    folder = shared(tmp_path_factory) / "metal"
+    folder.mkdir(exist_ok=True)
     if problem := build.problem(folder):
         if os.environ.get("JAX_MPS_NEURON_REQUIRE_NATIVE"):
             pytest.fail(problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import itertools
 import os
 import shlex
@@ -49,15 +50,27 @@ def problem(folder: Path) -> str:
 
 
 def compile_kernels(text: str, folder: Path, name: str) -> ctypes.CDLL:
-    """The library of an assembled Metal source."""
-    unit, library = folder / f"{name}.metal", folder / f"lib{name}.so"
-    unit.write_text(text)
-    sources = [str(unit), str(HERE / "runtime.cc")]
-    command = [*COMPILER, *FLAGS, f"-I{HERE}", "-shared", *sources, "-o", str(library)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise RuntimeError(result.stderr[:2000])
+    """The library of an assembled Metal source, which the folder keeps for whoever has the same text."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    library = folder / f"lib{name}-{digest}.so"
+    if not library.exists():
+        runtime = folder / "runtime.o"
+        if not runtime.exists():
+            _compile(runtime, "-c", str(HERE / "runtime.cc"))
+        unit = folder / f"{name}-{digest}.metal"
+        unit.write_text(text)
+        _compile(library, "-shared", str(unit), "-x", "none", str(runtime))
     return ctypes.CDLL(str(library))
+
+
+def _compile(result: Path, *arguments: str) -> None:
+    """Another process sees the result whole or not at all."""
+    unfinished = result.with_suffix(f".{os.getpid()}")
+    command = [*COMPILER, *FLAGS, f"-I{HERE}", *arguments, "-o", str(unfinished)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[:2000])
+    unfinished.replace(result)
 
 
 class Buffer:
