@@ -24,7 +24,7 @@ print([str(w.message) for w in caught if "jax_mps_neuron" in str(w.message)])
 """
 
 
-@pytest.mark.parametrize("is_checkout", [True, False])
+@pytest.mark.parametrize("is_checkout", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_one_warning_in_a_checkout(is_checkout, tmp_path):
     for source in map(Path, jmn.__path__):
         ignore = shutil.ignore_patterns("*.so", "*.dylib", "__pycache__", "kernels")
