@@ -91,6 +91,7 @@ def test_the_kinks_on_a_stand_in(fake_metal):
     assert relun == {-1.0: 0.25, 0.0: 1.0, 1.0: 1.0, 5.5: 1.0, 6.0: 0.0, 7.0: 0.0}
 
 
+@pytest.mark.slow  # compiles every kernel
 def test_doctor_prints_the_comparison(fake_metal, monkeypatch, capsys):
     monkeypatch.setattr(compare, "TYPES", [NeuronType.GELU])
     assert main(["doctor"]) == 0

@@ -41,6 +41,7 @@ def test_losses_are_those_of_one_device(native_library):
     assert "all-reduce over model: 16x128" in result.stdout
 
 
+@pytest.mark.slow  # a process of its own each
 @pytest.mark.parametrize(
     ("mesh", "message"),
     [

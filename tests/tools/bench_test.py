@@ -66,6 +66,7 @@ def test_all_types(bench):
     assert "| geometric mean |" in text
 
 
+@pytest.mark.slow
 def test_all_modes_and_dtypes(bench, tmp_path):
     picture = tmp_path / "bench.png"
     dtypes = ["float32", "bfloat16"]
