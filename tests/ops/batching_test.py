@@ -63,11 +63,15 @@ def batched(which, size, neuron):
     return operands, in_axes
 
 
-NAMED = [(which, name) for which in AXES for name in ("tanh", "prelu")]
+MAPPED = [
+    *((which, name, 3) for which in AXES for name in ("tanh", "prelu")),
+    *((which, "prelu", size) for which in AXES for size in (1, 0)),
+    ("x", "gelu", 3),
+    ("all", "gelu", 3),
+]
 
 
-@pytest.mark.parametrize(("which", "name"), [*NAMED, ("x", "gelu"), ("all", "gelu")])
-@pytest.mark.parametrize("size", [3, 1, 0])
+@pytest.mark.parametrize(("which", "name", "size"), MAPPED)
 def test_vmap(which, name, size, lowering):
     operands, in_axes = batched(which, size, zoo.neurons(4)[name])
     run = jax.jit(lambda *o: backward(*o, lowering))

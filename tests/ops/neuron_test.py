@@ -21,12 +21,12 @@ SHAPES = {
 }
 
 
-every_type_some_dtypes = pytest.mark.parametrize(
-    ("name", "dtype"), zoo.some_in_every_dtype(), indirect=["dtype"]
-)
+def named(*every):
+    """Parameters name and dtype: all neurons in the dtypes given, some in the others."""
+    return pytest.mark.parametrize(("name", "dtype"), zoo.in_dtypes(*every), indirect=["dtype"])
 
 
-@every_type_some_dtypes
+@named("float32", "float64")
 def test_values_and_gradients(name, dtype, lowering):
     """One program for all shapes, each with and without a bias.
 
@@ -46,7 +46,7 @@ def calls_of(name, dtype, shapes):
             yield Call(gradient, x, neuron, bias)
 
 
-@every_type_some_dtypes
+@named("float32")
 def test_vjp_is_that_of_the_formula(name, dtype):
     """All gradients, parameters' and alpha's included, against XLA's autodiff of what one writes."""
     neuron = zoo.neurons(5)[name]
@@ -172,7 +172,7 @@ def test_choices_where_apples_table_is_ambiguous(lowering):
     np.testing.assert_array_equal(slope([-2, -0.0, 0, 2], n.absolute()), [-1, 0, 0, 1])
 
 
-@every_type_some_dtypes
+@named("float32")
 def test_nan_and_infinity(name, dtype, lowering):
     neuron = zoo.neurons(1)[name]
     x = np.asarray([[np.nan], [np.inf], [-np.inf]]).astype(jnp.dtype(dtype))

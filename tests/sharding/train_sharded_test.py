@@ -17,6 +17,9 @@ for module in ("matplotlib", "optax", "sklearn", "tqdm"):
     pytest.importorskip(module, reason=f"the demo needs {module}, which is not installed")
 
 
+pytestmark = pytest.mark.slow  # each test starts a process that trains
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(EXAMPLE), *arguments],
@@ -28,7 +31,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
 def test_losses_are_those_of_one_device(native_library):
     result = run("--epochs", "2", "--mesh", "2x1", "4x1", "8x1", "4x2")
     assert result.returncode == 0, result.stderr
@@ -41,7 +43,6 @@ def test_losses_are_those_of_one_device(native_library):
     assert "all-reduce over model: 16x128" in result.stdout
 
 
-@pytest.mark.slow  # a process of its own each
 @pytest.mark.parametrize(
     ("mesh", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jax_mps_neuron import Neuron, NeuronType
+from support.arrays import DTYPES
 
 
 def slopes(channels: int, dtype: str = "float32"):
@@ -54,10 +55,9 @@ NAMES = list(neurons())
 SOME = ["gelu", "prelu", "linear"]
 
 
-def some_in_every_dtype() -> list[tuple[str, str]]:
-    """(name, dtype): every neuron in the dtypes that calls compute in, and some in the 16-bit ones."""
-    every = [(name, dtype) for dtype in ("float32", "float64") for name in NAMES]
-    return every + [(name, dtype) for dtype in ("float16", "bfloat16") for name in SOME]
+def in_dtypes(*every: str) -> list[tuple[str, str]]:
+    """(name, dtype): all neurons in the dtypes given, and some in the others."""
+    return [(name, dtype) for dtype in DTYPES for name in (NAMES if dtype in every else SOME)]
 
 
 assert {n.type for n in neurons().values()} == set(NeuronType)
