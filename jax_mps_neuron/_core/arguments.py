@@ -233,7 +233,8 @@ def floating(name: str, value: Any) -> Array:
     require_array(name, value)
     array = jnp.asarray(value)
     if array.dtype not in DTYPES:
-        raise TypeError(f"{name} must have dtype {_DTYPE_NAMES}, got {array.dtype}")
+        remedy = f". Convert it: {name}.astype(jnp.float32)." if array.dtype.kind in "iub" else ""
+        raise TypeError(f"{name} must have dtype {_DTYPE_NAMES}, got {array.dtype}{remedy}")
     return array
 
 

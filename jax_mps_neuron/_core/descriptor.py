@@ -261,17 +261,23 @@ def require_neuron(neuron: Any, name: str = "neuron") -> None:
     """Raises unless a value is a Neuron, and says what to write in its place."""
     if isinstance(neuron, Neuron):
         return
-    shown, remedy = repr(neuron), "Neuron.gelu()"
+    shown, written = repr(neuron), ""
     constructor = getattr(neuron, "__name__", "")
-    if getattr(neuron, "__self__", None) is Neuron and constructor in _CONSTRUCTORS:
-        shown, remedy = f"the constructor Neuron.{constructor}", _written(_CONSTRUCTORS[constructor])
+    if callable(neuron) and constructor in _CONSTRUCTORS:
+        written = _written(_CONSTRUCTORS[constructor])
+        if getattr(neuron, "__self__", None) is Neuron:
+            shown = f"the constructor Neuron.{constructor}"
     elif isinstance(neuron, str):
         key = neuron.strip().lower().rpartition(".")[2].replace("-", "_").replace(" ", "_")
-        remedy = _written(_CONSTRUCTORS.get(key, NeuronType.GELU))
-    elif isinstance(neuron, int) and not isinstance(neuron, bool):
-        known = neuron in NeuronType._value2member_map_
-        remedy = _written(NeuronType(neuron) if known else NeuronType.GELU)
-    raise TypeError(f"{name} must be a jax_mps_neuron.Neuron, got {shown}. Write {remedy}.")
+        written = _written(_CONSTRUCTORS[key]) if key in _CONSTRUCTORS else ""
+    elif (
+        isinstance(neuron, int) and neuron in NeuronType._value2member_map_ and not isinstance(neuron, bool)
+    ):
+        written = _written(NeuronType(neuron))
+    elif hasattr(neuron, "shape"):
+        shown = f"an array of shape {neuron.shape}"
+    remedy = f"Write {written}." if written else f"Its constructors are {', '.join(_CONSTRUCTORS)}."
+    raise TypeError(f"{name} must be a jax_mps_neuron.Neuron, got {shown}. {remedy}")
 
 
 _CONSTRUCTORS = {neuron_type.name.lower(): neuron_type for neuron_type in NeuronType}
