@@ -129,6 +129,8 @@ def test_an_interrupted_run_keeps_what_it_measured(monkeypatch, tmp_path):
 def test_the_performance_page_has_the_recorded_tables(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     path = ROOT / "benchmarks" / "write_performance.py"
+    if not path.exists():
+        pytest.skip("the benchmarks are not beside the tests")
     monkeypatch.syspath_prepend(path.parent)
     spec = importlib.util.spec_from_file_location("write_performance", path)
     module = importlib.util.module_from_spec(spec)
