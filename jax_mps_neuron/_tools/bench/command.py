@@ -66,6 +66,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measures, and writes the file of --json before anything else can fail."""
+    if arguments.quick:
+        print("--quick uses tiny arrays and few repeats: its figures are not measurements", file=sys.stderr)
     if arguments.latency:
         result = {**machine(), "latency": latency.measure(quick=arguments.quick, turns=arguments.repeats)}
         if arguments.json:
