@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,8 +79,11 @@ def test_relun_below_zero(dtype, lowering):
     check_values_and_gradients([Call(jnp.ones_like(x), x, neuron, None)], lowering)
 
 
-@pytest.mark.parametrize("exponent", [2.75, -1.5, 3.0, 40.5])
-@pytest.mark.parametrize("a", [2.0**90, 2.0**-90])
+@pytest.mark.parametrize(
+    ("exponent", "a"),
+    # With 2^126, the factor a c is close to the largest float32.
+    [*product([2.75, -1.5, 3.0, 40.5], [2.0**90, 2.0**-90]), (2.75, 2.0**126), (-1.5, 2.0**126)],
+)
 def test_powers_with_extreme_factors(exponent, a):
     """f' is a c (a x)^(c - 1), finite where neither a c nor the power is near 1."""
     x = np.linspace(0.5, 2.0, 1001, dtype=np.float32) / np.float32(a)

@@ -21,10 +21,12 @@ PATTERNS = list(product((True, False), repeat=2))
 
 
 def cases(signature):
-    """Each operand shared along each choice of axes, the others not shared at all, or along all axes."""
+    """Each operand shared along each choice of axes, the others along all, none, or small ones alone."""
+    arrays = ("gradient", "x")
     for name in signature.operand_names:
-        for pattern, others in product(PATTERNS, (True, False)):
-            own = {n: pattern if n == name else (others, others) for n in signature.operand_names}
+        for pattern, others in product(PATTERNS, ((), signature.operand_names, arrays)):
+            has = {n: (n in others, n in others) for n in signature.operand_names}
+            own = has | {name: pattern}
             yield [
                 draw(
                     i,
