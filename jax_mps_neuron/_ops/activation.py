@@ -1,7 +1,8 @@
 """`neuron`, the differentiable activation, and `neuron_gradient`, its gradient as a function.
 
-Every call goes through one jitted function per static configuration, as `jax.nn`'s own functions do. It is
-inlined wherever the caller traces, and makes an eager call one dispatch.
+Every call goes through one jitted function per static configuration, as `jax.nn`'s own functions do. An
+eager call is then one dispatch. Where the caller traces, the function is inlined; the jaxpr of JAX 0.12
+still shows it.
 """
 
 from __future__ import annotations
